@@ -1,0 +1,126 @@
+"""What an avatar is: the rig with its identity baked in, the Gaussian layers, the offset network, the picture around it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from being_rt.flame.rig import Rig
+
+Float16 = NDArray[np.float16]
+Float32 = NDArray[np.float32]
+Int32 = NDArray[np.int32]
+UInt8 = NDArray[np.uint8]
+UInt16 = NDArray[np.uint16]
+Bool = NDArray[np.bool_]
+
+CHANNELS = 13  # position 3, rotation vector 3, log scale 3, opacity logit 1, colour 3
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """Attributes that every layer has. N Gaussians; stored scales are log metres, stored opacities logits."""
+
+    position: Float32  # [N, 3] metres: head: in the frame of its triangle; torso: rest pose, FLAME space
+    rotation: Float32  # [N, 4] w, x, y, z; local +Z is the outward normal where facing_fade is set
+    log_scale: Float32  # [N, 3]
+    opacity_logit: Float32  # [N]
+    colour: Float32  # [N, 3] sRGB 0..1, blended in that space
+    facing_fade: Bool  # [N] opacity fades to 0 as the Gaussian's normal turns away from the camera
+
+    @property
+    def count(self) -> int:
+        return int(self.position.shape[0])
+
+
+@dataclass(frozen=True)
+class HeadLayer:
+    """Gaussians bound to triangles of the skinned mesh. The first ``network.count`` of them have offset bases."""
+
+    gaussians: Gaussians
+    face: Int32  # [N]
+    barycentric: Float32  # [N, 3]
+
+
+@dataclass(frozen=True)
+class TorsoLayer:
+    """Gaussians skinned to three frames: 0 the root (translation only), 1 the global joint, 2 the neck joint."""
+
+    gaussians: Gaussians
+    weights: Float32  # [N, 3], rows sum to 1
+
+
+@dataclass(frozen=True)
+class AnchorLatentNetwork:
+    """Anchor-latent blended Gaussians (ALG): ``a_i = b_i + B_i z_i``, ``z_i = sum_k w_ik Z_k(theta)``.
+
+    theta [138] = expression 100, jaw R-I 9, left eye R-I 9, right eye R-I 9, eyelids 2, neck R-I 9 (R row-major).
+    h = relu(W1 relu(W0 theta + b0) + b1); Z_k = V1 relu(V0 [h, code_k] + c0) + c1.
+    """
+
+    trunk_weight_0: Float32  # [H0, 138]
+    trunk_bias_0: Float32  # [H0]
+    trunk_weight_1: Float32  # [H1, H0]
+    trunk_bias_1: Float32  # [H1]
+    anchor_code: Float32  # [M, C]
+    head_weight_0: Float32  # [H2, H1 + C]
+    head_bias_0: Float32  # [H2]
+    head_weight_1: Float32  # [K, H2]
+    head_bias_1: Float32  # [K]
+    anchor_index: UInt16  # [n, 4] of head Gaussians 0..n-1
+    anchor_weight: Float32  # [n, 4], rows sum to 1
+    basis: Float16  # [n, 13, K], channel order as CHANNELS
+
+    @property
+    def count(self) -> int:
+        return int(self.basis.shape[0])
+
+    @property
+    def rank(self) -> int:
+        return int(self.basis.shape[2])
+
+
+@dataclass(frozen=True)
+class Seam:
+    """Where head and torso meet: a ring around the neck, and how wide the blend is. See docs/architecture.md, composite.
+
+    The ring rides on the mean of the global and the neck joint's transforms.
+    """
+
+    centre: Float32  # [3] metres, rest pose, FLAME space
+    axis: Float32  # [3] unit, rest pose, along the neck, upwards
+    radius: float  # metres, of the ring
+    half_height: float  # metres, half height of the band along the axis
+    depth_softness: float  # metres of depth difference over which head and torso swap order
+    head_band: Int32  # indices of head Gaussians whose colour the torso is matched to
+    torso_band: Int32  # indices of torso Gaussians that are matched
+    torso_band_weight: Float32  # [len(torso_band)] 0..1, how much of the match each one takes
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Pinhole camera, OpenCV axes (x right, y down, z forward); pixel centres at +0.5."""
+
+    world_to_camera: Float32  # [4, 4]
+    intrinsics: Float32  # [3, 3] in pixels of size
+    size: tuple[int, int]  # width, height
+
+
+@dataclass(frozen=True)
+class Avatar:
+    """One person, ready to draw."""
+
+    name: str
+    rig: Rig
+    head: HeadLayer
+    torso: TorsoLayer
+    network: AnchorLatentNetwork | None  # None: rigid binding
+    seam: Seam
+    camera: Camera
+    background: UInt8  # [H, W, 3] sRGB, camera.size unless resized
+    antialiased: bool = True  # Mip-Splatting compensation of the 0.3 px dilation (Yu et al. 2024, eq. 9)
+    licence: str = ""
+    consent: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,71 @@
+"""What a FLAME-shaped rig is: the tensors, their meaning and their checks. No file formats, no skinning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from being_rt.errors import InvalidParameterError
+
+Float32 = NDArray[np.float32]
+Int32 = NDArray[np.int32]
+
+JOINT_NAMES = ("global", "neck", "jaw", "left_eye", "right_eye")
+PARENTS = (-1, 0, 1, 1, 1)
+SHAPE_COUNT = 300
+EXPRESSION_COUNT = 100
+POSE_FEATURE_COUNT = 36
+
+
+@dataclass(frozen=True)
+class ExpressionMap:
+    """Named expressions (ARKit's 52 names) as a linear map into FLAME parameters.
+
+    ``weights [52] @ matrix`` gives one row of concatenated offsets: expression 100, jaw 3, eyes 6, eyelids 2
+    (``COLUMNS`` says where each starts). Rows are what a weight of 1 adds; a name whose row is zero has no effect.
+    """
+
+    names: tuple[str, ...]
+    matrix: Float32  # [len(names), 111]
+
+    COLUMNS = {"expression": slice(0, 100), "jaw": slice(100, 103), "eyes": slice(103, 109), "eyelids": slice(109, 111)}
+
+    def __post_init__(self) -> None:
+        if self.matrix.shape != (len(self.names), 111) or self.matrix.dtype != np.float32:
+            raise InvalidParameterError(
+                f"ExpressionMap.matrix must be float32 [{len(self.names)}, 111], got {self.matrix.dtype} {list(self.matrix.shape)}"
+            )
+
+
+@dataclass(frozen=True)
+class FlameModel:
+    """A FLAME-shaped head: template, linear bases, joints and skinning weights (metres, Y up, face to +Z).
+
+    Li et al., "Learning a model of facial shape and expression from 4D scans", ACM TOG 36(6), 2017, section 4.
+    V vertices, F triangles. Arrays are float32 and C-contiguous unless said otherwise.
+    """
+
+    edition: str  # "flame-2020", "flame-2023", "flame-2023-open", "procedural", "unknown"
+    template: Float32  # [V, 3]
+    faces: Int32  # [F, 3]
+    shape_basis: Float32  # [V, 3, 300]
+    expression_basis: Float32  # [V, 3, 100]
+    pose_basis: Float32  # [V, 3, 36], feature = (R_1..4 - I) row-major, joint-major
+    joint_regressor: Float32  # [5, V], each row sums to 1
+    skinning_weights: Float32  # [V, 5], each row sums to 1
+    eyelid_basis: Float32  # [V, 3, 2] left, right; added before skinning; zeros where the model has none
+    uv: Float32 | None = None  # [U, 2] in 0..1
+    uv_faces: Int32 | None = None  # [F, 3] indices into uv
+    regions: dict[str, Int32] = field(default_factory=dict)  # name -> vertex indices
+    landmarks: dict[str, tuple[Int32, Float32]] = field(default_factory=dict)  # name -> (face [L], barycentric [L, 3])
+    expression_map: ExpressionMap | None = None
+
+    @property
+    def vertex_count(self) -> int:
+        return int(self.template.shape[0])
+
+    @property
+    def face_count(self) -> int:
+        return int(self.faces.shape[0])
