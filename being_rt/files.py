@@ -1,15 +1,23 @@
-"""Writing files so that a reader never meets half of one."""
+"""Files: written so that a reader never meets half of one, and read without trusting them."""
 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from being_rt.errors import BeingError, FileFormatError
+
+NPZ_LIMIT = 1 << 30  # bytes that the arrays of one .npz may take in memory; a FLAME model takes 50-100 MB
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space",
@@ -79,3 +87,58 @@ def _permissions(target: Path) -> int:
         umask = os.umask(0)
         os.umask(umask)
         return 0o666 & ~umask
+
+
+def read_npz(
+    path: str | os.PathLike[str], error: type[BeingError] = FileFormatError, limit: int = NPZ_LIMIT
+) -> dict[str, NDArray[Any]]:
+    """All arrays of an ``.npz`` file by name, compressed or not. Never unpickles or takes more than ``limit`` bytes.
+
+    ``numpy.load`` allocates what an array's header promises before it looks at the data; here the promise is checked
+    against the size of the member first, and that against ``limit``.
+
+    Raises:
+        error: the file is missing, too large, damaged, or holds anything but plain arrays of numbers or text.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if len(members) > 1000 or sum(member.file_size for member in members) > limit:
+                raise error(f"{path} is too large: more than 1000 arrays or {limit >> 20} MB")
+            for member in members:
+                name = member.filename.removesuffix(".npy")
+                if name in arrays:
+                    raise error(f"{path} is damaged: it has two arrays {name!r}")
+                with archive.open(member) as stream:
+                    arrays[name] = _read_npy(stream, member.file_size)
+    except BeingError:
+        raise
+    except FileNotFoundError as problem:
+        raise error(f"{path} does not exist") from problem
+    except OSError as problem:
+        raise error(f"cannot read {path}: {os_error_reason(problem)}") from problem
+    except Exception as problem:  # zipfile, zlib and NumPy's header parser raise a dozen types on damaged input
+        raise error(f"{path} is not a readable .npz file: {_first_line(problem)}") from problem
+    return arrays
+
+
+def _read_npy(stream: IO[bytes], size: int) -> NDArray[Any]:
+    """One array of ``size`` bytes, header included. Raises ``ValueError`` where header and size disagree."""
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+    elif version == (2, 0):
+        shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(stream)
+    else:
+        raise ValueError(f"array format {version} is not supported")
+    if dtype.kind not in "biufUS":
+        raise ValueError(f"arrays of {dtype} are not accepted")
+    if math.prod(shape) * dtype.itemsize != size - stream.tell():
+        raise ValueError("an array is shorter or longer than its header says")
+    data = np.frombuffer(stream.read(), dtype)
+    return data.reshape(shape, order="F" if fortran_order else "C")
+
+
+def _first_line(problem: BaseException) -> str:
+    return (str(problem) or type(problem).__name__).splitlines()[0][:200]

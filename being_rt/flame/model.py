@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +31,44 @@ class ExpressionMap:
     names: tuple[str, ...]
     matrix: Float32  # [len(names), 111]
 
-    COLUMNS = {"expression": slice(0, 100), "jaw": slice(100, 103), "eyes": slice(103, 109), "eyelids": slice(109, 111)}
+    COLUMNS: ClassVar = {
+        "expression": slice(0, 100),
+        "jaw": slice(100, 103),
+        "eyes": slice(103, 109),
+        "eyelids": slice(109, 111),
+    }
 
     def __post_init__(self) -> None:
         if self.matrix.shape != (len(self.names), 111) or self.matrix.dtype != np.float32:
             raise InvalidParameterError(
-                f"ExpressionMap.matrix must be float32 [{len(self.names)}, 111], got {self.matrix.dtype} {list(self.matrix.shape)}"
+                f"ExpressionMap.matrix must be float32 [{len(self.names)}, 111], "
+                f"got {self.matrix.dtype} {list(self.matrix.shape)}"
             )
+
+    def offsets(self, weights: NDArray[Any]) -> dict[str, Float32]:
+        """What named expressions add to FLAME's parameters.
+
+        Args:
+            weights: [len(names)] or [T, len(names)], usually 0..1.
+
+        Returns:
+            ``expression`` [T, 100], ``jaw`` [T, 3], ``eyes`` [T, 6], ``eyelids`` [T, 2], float32; no T where weights
+            has none. Add them to a :class:`~being_rt.flame.params.FlameParams`'s fields of those names.
+
+        Raises:
+            InvalidParameterError: another number of weights.
+
+        Example::
+
+            params = FlameParams.neutral(len(weights)).replace(**expression_map.offsets(weights))
+        """
+        weights = np.asarray(weights, np.float32)
+        if weights.ndim not in (1, 2) or weights.shape[-1] != len(self.names):
+            raise InvalidParameterError(
+                f"weights must be [{len(self.names)}] or [T, {len(self.names)}], got {list(weights.shape)}"
+            )
+        row = weights @ self.matrix
+        return {name: row[..., columns] for name, columns in self.COLUMNS.items()}
 
 
 @dataclass(frozen=True)
