@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from being_rt.checks import Specification, check_arrays, check_range, check_rows
 from being_rt.errors import InvalidParameterError
 
 Float32 = NDArray[np.float32]
@@ -101,3 +103,56 @@ class FlameModel:
     @property
     def face_count(self) -> int:
         return int(self.faces.shape[0])
+
+    def validate(self) -> None:
+        """Check that the tensors are what this class says and fit together.
+
+        Raises:
+            InvalidParameterError: names the first tensor that does not.
+        """
+        sizes = check_arrays(vars(self), _TENSORS)
+        check_range("faces", self.faces, self.vertex_count)
+        # FLAME's own weights and regressor are rounded; 1e-3 of a head's size would be 0.3 mm.
+        check_rows("skinning_weights", self.skinning_weights, 1e-3)
+        check_rows("joint_regressor", self.joint_regressor, 1e-3)
+        if (self.uv is None) != (self.uv_faces is None):
+            raise InvalidParameterError("uv and uv_faces must be given together")
+        if self.uv is not None and self.uv_faces is not None:
+            uvs = check_arrays({"uv": self.uv, "uv_faces": self.uv_faces, "faces": self.faces}, _UV_TENSORS)
+            check_range("uv_faces", self.uv_faces, uvs["U"])
+        for name, region in self.regions.items():
+            check_arrays({name: region}, {name: ("int32", ("N",))})
+            check_range(f"region {name}", region, self.vertex_count)
+        check_landmarks(self.landmarks, sizes["F"])
+
+
+def check_landmarks(landmarks: Mapping[str, tuple[Int32, Float32]], face_count: int) -> None:
+    """Check landmarks given as (face [L], barycentric [L, 3]); raises ``InvalidParameterError``."""
+    for name, (face, barycentric) in landmarks.items():
+        label = f"landmarks {name}"
+        check_arrays(
+            {label: face, f"{label}, barycentric": barycentric},
+            {
+                label: ("int32", ("L",)),
+                f"{label}, barycentric": ("float32", ("L", 3)),
+            },
+        )
+        check_range(label, face, face_count)
+        check_rows(f"{label}, barycentric", barycentric, 1e-3)
+
+
+_TENSORS: dict[str, Specification] = {
+    "template": ("float32", ("V", 3)),
+    "faces": ("int32", ("F", 3)),
+    "shape_basis": ("float32", ("V", 3, SHAPE_COUNT)),
+    "expression_basis": ("float32", ("V", 3, EXPRESSION_COUNT)),
+    "pose_basis": ("float32", ("V", 3, POSE_FEATURE_COUNT)),
+    "joint_regressor": ("float32", (5, "V")),
+    "skinning_weights": ("float32", ("V", 5)),
+    "eyelid_basis": ("float32", ("V", 3, 2)),
+}
+_UV_TENSORS: dict[str, Specification] = {
+    "uv": ("float32", ("U", 2)),
+    "uv_faces": ("int32", ("F", 3)),
+    "faces": ("int32", ("F", 3)),
+}
