@@ -101,26 +101,43 @@ def read_npz(
         error: the file is missing, too large, damaged, or holds anything but plain arrays of numbers or text.
     """
     arrays: dict[str, NDArray[Any]] = {}
+    with reading(path, "an .npz file", error), zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if len(members) > 1000 or sum(member.file_size for member in members) > limit:
+            raise error(f"{path} is too large: more than 1000 arrays or {limit >> 20} MB")
+        for member in members:
+            name = member.filename.removesuffix(".npy")
+            if name in arrays:
+                raise error(f"{path} is damaged: it has two arrays {name!r}")
+            with archive.open(member) as stream:
+                arrays[name] = _read_npy(stream, member.file_size)
+    return arrays
+
+
+def read_npy(
+    path: str | os.PathLike[str], error: type[BeingError] = FileFormatError, limit: int = NPZ_LIMIT
+) -> NDArray[Any]:
+    """The array of an ``.npy`` file, as carefully as :func:`read_npz`."""
+    with reading(path, "an .npy file", error), open(path, "rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > limit:
+            raise error(f"{path} is too large: more than {limit >> 20} MB")
+        return _read_npy(stream, size)
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str], kind: str, error: type[BeingError]) -> Iterator[None]:
+    """Turn whatever goes wrong in reading a file into ``error``, in one line. ``kind`` says what was expected."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            if len(members) > 1000 or sum(member.file_size for member in members) > limit:
-                raise error(f"{path} is too large: more than 1000 arrays or {limit >> 20} MB")
-            for member in members:
-                name = member.filename.removesuffix(".npy")
-                if name in arrays:
-                    raise error(f"{path} is damaged: it has two arrays {name!r}")
-                with archive.open(member) as stream:
-                    arrays[name] = _read_npy(stream, member.file_size)
+        yield
     except BeingError:
         raise
     except FileNotFoundError as problem:
         raise error(f"{path} does not exist") from problem
     except OSError as problem:
         raise error(f"cannot read {path}: {os_error_reason(problem)}") from problem
-    except Exception as problem:  # zipfile, zlib and NumPy's header parser raise a dozen types on damaged input
-        raise error(f"{path} is not a readable .npz file: {_first_line(problem)}") from problem
-    return arrays
+    except Exception as problem:  # parsers of damaged input raise a dozen types
+        raise error(f"{path} is not {kind}, or damaged: {first_line(problem)}") from problem
 
 
 def _read_npy(stream: IO[bytes], size: int) -> NDArray[Any]:
@@ -140,5 +157,6 @@ def _read_npy(stream: IO[bytes], size: int) -> NDArray[Any]:
     return data.reshape(shape, order="F" if fortran_order else "C")
 
 
-def _first_line(problem: BaseException) -> str:
+def first_line(problem: BaseException) -> str:
+    """The first line of an exception's message, or its type's name, for use in error messages."""
     return (str(problem) or type(problem).__name__).splitlines()[0][:200]
