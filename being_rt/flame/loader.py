@@ -127,6 +127,8 @@ def _floats(array: NDArray[Any]) -> Float32:
 
 
 def _indices(name: str, array: NDArray[Any], limit: int) -> Int32:
+    if array.dtype.kind not in "iu":
+        raise ModelFileError(f"{name} has indices that are not whole numbers")
     check_range(name, array, limit)  # before the cast, which would wrap
     return np.ascontiguousarray(array, np.int32)
 

@@ -358,11 +358,15 @@ def _from_bytes(data: Any, dtype: Any, shape: Any, order: Literal["C", "F"]) -> 
         if codec not in ("latin1", "latin-1"):
             raise ModelFileError("an array's bytes are encoded in an unknown way")
         data = text
+    elif isinstance(data, Object) and data.callee.name == "bytes" and not data.arguments:  # how it writes no bytes
+        data = b""
     if isinstance(data, str):
         data = data.encode("latin-1")
     if not isinstance(data, bytes | bytearray):
         raise ModelFileError("an array holds Python objects instead of numbers")
-    return np.frombuffer(data, _dtype(dtype)).reshape(tuple(shape), order=order)
+    if not isinstance(shape, tuple):
+        raise ModelFileError("an array without a shape")
+    return np.frombuffer(data, _dtype(dtype)).reshape(shape, order=order)
 
 
 def _dtype(value: Any) -> np.dtype[Any]:
