@@ -20,6 +20,8 @@ Example::
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -101,7 +103,7 @@ def render(
     Raises:
         InvalidParameterError: T is not 1, an unknown format, or a size that NV12 cannot have.
     """
-    with torch.no_grad():
+    with torch.no_grad(), _one_thread():
         drawn = frame(avatar, params, size, camera, background, dtype)
         return quantise(picture(drawn, format))
 
@@ -179,6 +181,17 @@ def picture(drawn: Frame, format: Format) -> Tensor:
     if format == "nv12":
         return to_nv12(rgb)
     raise InvalidParameterError(f"format must be 'rgb', 'rgba' or 'nv12', got {format!r}")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A tile is too little work to share: on two busy cores, waiting for the second one costs ten times the gain."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 # ------------------------------------------------------------------------------------- records as tensors, by name
@@ -874,7 +887,7 @@ def compare(
         picture = Renderer(avatar, size=(640, 360)).render(params)
         assert compare(picture, avatar, params, size=(640, 360)).psnr >= 50
     """
-    with torch.no_grad():
+    with torch.no_grad(), _one_thread():
         drawn = frame(avatar, params, size, camera, background, torch.float64, doubt_margin)
         expected = picture(drawn, format).clamp(0, 1).numpy()
     doubtful = (drawn.doubt > 0.5 / 255).numpy()
