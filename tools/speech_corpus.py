@@ -158,9 +158,7 @@ def espeak_speech(texts: Texts, held_out: bool) -> Iterator[Utterance]:
             continue
         pcm = resample_poly(speech.pcm, 320, 441) if speech.sample_rate == 22050 else speech.pcm
         ends = [begin for begin, _ in speech.phones[1:]] + [len(pcm) / RATE]
-        groups = [
-            (begin, end, espeak_visemes(name)) for (begin, name), end in zip(speech.phones, ends, strict=True)
-        ]
+        groups = [(begin, end, espeak_visemes(name)) for (begin, name), end in zip(speech.phones, ends, strict=True)]
         labels = label_frames(split_segments(groups), len(pcm) // HOP)
         yield (pcm[: len(labels) * HOP] * 32767).clip(-32767, 32767).astype(np.int16), labels
 
@@ -198,7 +196,7 @@ def festival_speech(texts: Texts, voice: str, scratch: Path) -> Iterator[Utteran
         for i in range(60):
             script.append(f"(Parameter.set 'Duration_Stretch {draw.uniform(0.8, 1.3):.2f})")
             script.append(f"(set! utt (utt.synth (eval (list 'Utterance 'Text \"{texts.line()}\"))))")
-            script.append(f"(utt.save.wave utt \"{scratch}/{i}.wav\" 'riff) (utt.save.segs utt \"{scratch}/{i}.lab\")")
+            script.append(f'(utt.save.wave utt "{scratch}/{i}.wav" \'riff) (utt.save.segs utt "{scratch}/{i}.lab")')
         (scratch / "run.scm").write_text("\n".join(script))
         subprocess.run(["festival", "-b", str(scratch / "run.scm")], check=True, capture_output=True)
         for i in range(60):

@@ -141,7 +141,9 @@ def augment(power: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Te
     level = power.mean((1, 2), keepdim=True)
     if rng.random() < 0.4:  # breaths, clicks and rustle where nobody speaks
         silent = (labels[:, :frames] == INDEX["sil"]).float()[..., None]
-        shape = functional.interpolate(torch.randn(batch, 1, frames // 12) * 2, size=frames, mode="linear")[:, 0, :, None]
+        shape = functional.interpolate(torch.randn(batch, 1, frames // 12) * 2, size=frames, mode="linear")[
+            :, 0, :, None
+        ]
         colour = functional.interpolate(torch.randn(batch, 1, 6) * 1.5, size=bands, mode="linear")[:, 0, None]
         power = power + silent * level * torch.exp(shape + colour + uniform(-7, -2.5, batch, 1, 1))
     if rng.random() < 0.85:  # steady coloured noise, 3 to 45 dB below the speech
@@ -271,7 +273,9 @@ def main() -> None:
             scores = {name: accuracy(average, group) for name, group in tests.items()}
             shown = " ".join(f"{n} {s[0]:.3f}/{s[60]:.3f}/{s[100]:.3f}" for n, s in scores.items())
             print(f"{share * options.minutes:.1f} min, step {step}, loss {running:.3f}, {shown}", flush=True)
-            export(average, options.out, f"{step} steps, {step * BATCH * FRAMES / 360000:.0f} hours of augmented speech")
+            export(
+                average, options.out, f"{step} steps, {step * BATCH * FRAMES / 360000:.0f} hours of augmented speech"
+            )
     scores = {name: accuracy(average, group) for name, group in tests.items()}
     export(average, options.out, f"{step} steps, {step * BATCH * FRAMES / 360000:.0f} hours of augmented speech")
     print(f"done: {step} steps, loss {running:.3f}, accuracy per look-ahead {scores}", flush=True)

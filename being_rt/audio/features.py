@@ -42,3 +42,41 @@ def _mel(hertz: float) -> float:
 def hann_window() -> Float32:
     """Periodic Hann window, float32 [400]."""
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)).astype(np.float32)
+
+
+class MelSpectrum:
+    """Band powers of sound as it arrives: frame t covers the 25 ms of sound that end at (t + 1) * 10 ms.
+
+    Every frame is computed alone, so the result does not depend on how the sound is cut into chunks.
+
+    >>> MelSpectrum().push(np.zeros(1600, np.float32)).shape
+    (10, 40)
+    """
+
+    def __init__(self) -> None:
+        self._window, self._filters = hann_window(), mel_filterbank()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all sound, as if newly made."""
+        self._held = np.zeros(WINDOW - HOP, np.float32)
+
+    def push(self, pcm: Float32) -> Float32:
+        """Take mono float32 samples at 16 kHz, give band powers float32 [frames, 40] of the frames they complete."""
+        sound = np.concatenate([self._held, pcm])
+        count = max(0, (len(sound) - WINDOW) // HOP + 1)
+        powers = np.empty((count, BANDS), np.float32)
+        for t in range(count):
+            spectrum = np.fft.rfft(sound[t * HOP : t * HOP + WINDOW] * self._window, FFT_SIZE)
+            powers[t] = (spectrum.real**2 + spectrum.imag**2).astype(np.float32) @ self._filters
+        self._held = sound[count * HOP :].copy()
+        return powers
+
+
+# Mean square of the samples over the sum of the bands: half the FFT size times the energy of the window.
+POWER_PER_MEAN_SQUARE = FFT_SIZE / 2 * float((hann_window().astype(np.float64) ** 2).sum())
+
+
+def log_mel(powers: Float32, gain: float = 1.0) -> Float32:
+    """``log(gain * power + 1e-6)``; ``gain`` is a power ratio."""
+    return np.log(powers * np.float32(gain) + np.float32(LOG_FLOOR))
