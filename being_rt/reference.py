@@ -117,7 +117,10 @@ def frame(
     dtype: torch.dtype = torch.float64,
     doubt_margin: float = 0.0,
 ) -> Frame:
-    """The stages of a frame in their order, up to the premultiplied picture. Arguments as :func:`render`."""
+    """The stages of a frame in their order, up to the premultiplied picture. Arguments and errors as :func:`render`.
+
+    ``doubt_margin`` is :func:`rasterize`'s: with 0, ``doubt`` is 0 everywhere.
+    """
     if len(params.expression) != 1:
         raise InvalidParameterError(f"a frame needs params with T = 1, got T = {len(params.expression)}; use params[t]")
     camera = resize_camera(camera or avatar.camera, size or avatar.camera.size)
@@ -132,24 +135,24 @@ def frame(
     vertices = skin(rig, joints, motion["expression"], motion["eyelids"], motion["translation"])
 
     # deform
-    head = GaussianTensors.of(avatar.head.gaussians, dtype)
+    rest_head = head = GaussianTensors.of(avatar.head.gaussians, dtype)
     torso = GaussianTensors.of(avatar.torso.gaussians, dtype)
     if avatar.network is not None:
         theta = conditioning(motion["expression"], joints.rotations, motion["eyelids"])
         head = deform(head, network_offsets(tensors(avatar.network, dtype), theta))
 
     # colour match: where a Gaussian lies around the neck is decided at rest, what colour it has is this frame's
-    rest_vertices, face, barycentric = rig["template"], *_head_binding(avatar, dtype)
-    rest_frames = triangle_frames(rest_vertices, rig["faces"], rig["face_frames"])
-    rest = GaussianTensors.of(avatar.head.gaussians, dtype)
-    rest_mean = bind_head(rest, rest_vertices, rig["faces"], rest_frames, face, barycentric).mean
+    faces, face_frames = rig["faces"], rig["face_frames"]
+    rest_frames = triangle_frames(rig["template"], faces, face_frames)
+    binding = tensors(avatar.head, dtype)  # face, barycentric
+    rest_mean = bind_head(rest_head, rig["template"], faces, rest_frames, **binding).mean
     torso = torso._replace(colour=match(head.colour, torso.colour, rest_mean, torso.position, avatar.seam))
 
     # bind
-    frames = triangle_frames(vertices, rig["faces"], rig["face_frames"])
-    head_bound = bind_head(head, vertices, rig["faces"], frames, face, barycentric)
-    torso_weights = torch.as_tensor(avatar.torso.weights, dtype=dtype)
-    torso_bound = bind_torso(torso, torso_weights, joints.transforms, motion["translation"])
+    frames = triangle_frames(vertices, faces, face_frames)
+    head_bound = bind_head(head, vertices, faces, frames, **binding)
+    weights = tensors(avatar.torso, dtype)["weights"]
+    torso_bound = bind_torso(torso, weights, joints.transforms, motion["translation"])
 
     # fade, project, rasterize: each layer alone
     layers = []
@@ -467,11 +470,6 @@ def _apply(transforms: Tensor, points: Tensor) -> Tensor:
     return (transforms[:, :, :3] @ points[:, :, None])[:, :, 0] + transforms[:, :, 3]
 
 
-def _head_binding(avatar: Avatar, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    face = torch.as_tensor(avatar.head.face.astype(np.int64))
-    return face, torch.as_tensor(avatar.head.barycentric, dtype=dtype)
-
-
 def facing_fade(bound: Bound, flagged: Tensor, world_to_camera: Tensor) -> Tensor:
     """Factor [N] on the opacity: flagged Gaussians vanish as their normal turns away from the camera; others keep 1.
 
@@ -531,28 +529,24 @@ def project(
     focal = intrinsics.diagonal()[:2]
     slope = point[:, :2] / depth[:, None]
     mean = focal * slope + intrinsics[:2, 2]
-    before = _project_covariance(bound.covariance, rotation, slope, depth, focal, size)
-    after = before + DILATION * torch.eye(2, dtype=before.dtype)
+    axes = _project_axes(bound.factor, rotation, slope, depth, focal, size)
+    covariance = axes @ axes.mT + DILATION * torch.eye(2, dtype=axes.dtype)
     if antialiased:
-        opacity = opacity * (_determinant(before) / _determinant(after)).clamp(min=0).sqrt()
-    return Splats(mean, after, depth, opacity, colour, visible)
+        # det(E E^T) is the sum of the squared minors of E; as a difference of products it would be lost for a hair.
+        before = torch.linalg.cross(axes[:, 0], axes[:, 1], dim=1).square().sum(1)
+        opacity = opacity * (before / torch.linalg.det(covariance)).sqrt()
+    return Splats(mean, covariance, depth, opacity, colour, visible)
 
 
-def _project_covariance(
-    covariance: Tensor, rotation: Tensor, slope: Tensor, depth: Tensor, focal: Tensor, size: tuple[int, int]
+def _project_axes(
+    factor: Tensor, rotation: Tensor, slope: Tensor, depth: Tensor, focal: Tensor, size: tuple[int, int]
 ) -> Tensor:
-    """Covariances [N, 2, 2] px^2 on the picture, without dilation, of [N, 3, 3] metres^2 in world space."""
+    """E = J W M [N, 2, 3] px of factors M [N, 3, 3] metres in world space: the covariance on the picture is E E^T."""
     limit = FRUSTUM_MARGIN * torch.tensor(size, dtype=focal.dtype) / (2 * focal)
     clamped = torch.minimum(torch.maximum(slope, -limit), limit)
     # J = [f_x/z 0 -f_x (x/z)/z; 0 f_y/z -f_y (y/z)/z]
     jacobian = torch.cat([torch.diag(focal).expand(len(slope), 2, 2), -(focal * clamped)[:, :, None]], dim=2)
-    jacobian = jacobian / depth[:, None, None]
-    to_picture = jacobian @ rotation
-    return to_picture @ covariance @ to_picture.mT
-
-
-def _determinant(matrix: Tensor) -> Tensor:
-    return matrix[:, 0, 0] * matrix[:, 1, 1] - matrix[:, 0, 1] * matrix[:, 1, 0]
+    return jacobian / depth[:, None, None] @ rotation @ factor
 
 
 def rasterize(splats: Splats, size: tuple[int, int], doubt_margin: float = 0.0) -> Layer:
@@ -742,18 +736,19 @@ def seam_mask(
     centre = carried[:, :3] @ torch.as_tensor(seam.centre, dtype=dtype) + carried[:, 3] + translation
     axis = normalise(carried[:, :3] @ torch.as_tensor(seam.axis, dtype=dtype))
     along = torch.outer(axis, axis)
-    covariance = seam.radius**2 / 2 * (torch.eye(3, dtype=dtype) - along) + seam.half_height**2 * along
+    # Both terms are projections, orthogonal to each other: the square root of their sum takes that of each factor.
+    root = seam.radius / math.sqrt(2) * (torch.eye(3, dtype=dtype) - along) + seam.half_height * along
     rotation = world_to_camera[:3, :3]
     point = rotation @ centre + world_to_camera[:3, 3]
     if point[2] < NEAR:
         return torch.zeros(height, width, dtype=dtype)
     focal = intrinsics.diagonal()[:2]
     slope = point[:2] / point[2]
-    projected = _project_covariance(covariance[None], rotation, slope[None], point[2:], focal, size)[0]
+    axes = _project_axes(root[None], rotation, slope[None], point[2:], focal, size)[0]
     x = torch.arange(width, dtype=dtype) + 0.5
     y = torch.arange(height, dtype=dtype) + 0.5
     offset = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1) - (focal * slope + intrinsics[:2, 2])
-    squared = torch.einsum("hwi,ij,hwj->hw", offset, torch.linalg.inv(projected), offset)
+    squared = torch.einsum("hwi,ij,hwj->hw", offset, torch.linalg.inv(axes @ axes.T), offset)
     return 1 - smoothstep(squared.clamp(min=1).sqrt() - 1)
 
 
