@@ -36,13 +36,13 @@ def _unit(vector: Array | list[float]) -> Array:
     return vector / np.maximum(np.linalg.norm(vector, axis=-1, keepdims=True), 1e-12)
 
 
-KEY = Lamp(_unit([-0.62, 0.58, 0.72]), np.array([1.00, 0.935, 0.86]) * 1.62, 0.22)
-FILL = Lamp(_unit([0.85, 0.10, 0.62]), np.array([0.80, 0.90, 1.00]) * 0.30, 0.55)
-RIM = Lamp(_unit([0.72, 0.42, -0.62]), np.array([0.92, 0.96, 1.00]) * 1.05, 0.25)
+KEY = Lamp(_unit([-0.62, 0.58, 0.72]), np.array([1.00, 0.93, 0.85]) * 1.30, 0.22)
+FILL = Lamp(_unit([0.85, 0.10, 0.62]), np.array([0.82, 0.91, 1.00]) * 0.15, 0.55)
+RIM = Lamp(_unit([0.72, 0.42, -0.62]), np.array([0.92, 0.96, 1.00]) * 0.80, 0.25)
 LAMPS = (KEY, FILL, RIM)
-SKY = np.array([0.86, 0.93, 1.00]) * 0.50  # the room's light from above, in front and from below
-WALL = np.array([0.98, 0.95, 0.92]) * 0.34
-FLOOR = np.array([1.00, 0.86, 0.74]) * 0.17
+SKY = np.array([0.88, 0.94, 1.00]) * 0.26  # the room's light from above, in front and from below
+WALL = np.array([0.98, 0.95, 0.92]) * 0.16
+FLOOR = np.array([1.00, 0.84, 0.70]) * 0.09
 
 
 @dataclass(frozen=True)
@@ -205,9 +205,9 @@ def linear(srgb: tuple[float, float, float] | Array) -> Array:
 def develop(light: Array, exposure: float = 1.0) -> Array:
     """Linear light to sRGB 0..1 through a film-like S curve that keeps middle grey (0.18) and never clips.
 
-    ``y = x^c / (x^c + k)`` (Naka and Rushton's response, as film's density curve), contrast c = 1.22.
+    ``y = x^c / (x^c + k)`` (Naka and Rushton's response, as film's density curve), contrast c = 1.30.
     """
-    contrast = 1.22
+    contrast = 1.30
     x = np.maximum(light * exposure, 0.0) ** contrast
     y = x / (x + 0.18**contrast * (1.0 - 0.18) / 0.18)
     return np.where(y <= 0.0031308, 12.92 * y, 1.055 * np.maximum(y, 1e-9) ** (1 / 2.4) - 0.055)

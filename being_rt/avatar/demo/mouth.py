@@ -1,0 +1,145 @@
+"""Inside the mouth: single teeth in their gums, a wet tongue, the dark throat.
+
+Light hardly reaches here while the mouth is nearly closed, so the base colours are those of a slightly open mouth;
+the offset network brightens them as the jaw drops (see ``network``).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from being_rt.avatar.demo.cloud import Cloud, Mesh, bell, cloud, noise, scatter, smoothstep, unit
+from being_rt.avatar.demo.lighting import EYE_POINT, KEY, develop, linear
+from being_rt.avatar.demo.traits import PersonTraits
+
+Array = NDArray[np.float64]
+
+# Widths along the arch from the midline, metres: incisors, canine, premolars, molars (Wheeler's dental anatomy).
+_WIDTHS = {
+    True: np.array([8.4, 6.6, 7.4, 7.0, 6.8, 10.0, 9.5]) * 1e-3,
+    False: np.array([5.3, 5.8, 6.7, 7.0, 7.1, 11.0, 10.0]) * 1e-3,
+}
+# How far each edge stays short of the longest, metres: laterals are shorter, canines pointed.
+_SHORT = {
+    True: np.array([0.0, 0.0007, 0.0001, 0.0007, 0.0009, 0.0012, 0.0014]),
+    False: np.array([0.0001, 0.0, 0.0, 0.0005, 0.0008, 0.0010, 0.0012]),
+}
+
+
+def smooth_normals(mesh: Mesh, faces: NDArray[np.int64]) -> Array:
+    """Area-weighted vertex normals of some triangles of this person's mesh, [V, 3], zero elsewhere."""
+    corner = mesh.faces[faces]
+    triangle = mesh.person[corner]
+    face_normal = np.cross(triangle[:, 1] - triangle[:, 0], triangle[:, 2] - triangle[:, 0])
+    total = np.zeros_like(mesh.person)
+    for column in range(3):
+        np.add.at(total, corner[:, column], face_normal)
+    return unit(total)
+
+
+def _arc(ax: Array, z: Array) -> tuple[Array, Array]:
+    """Arc length along the arch as a function of |x|, from samples of its front: knots and lengths."""
+    edges = np.linspace(0.0, float(ax.max()) + 1e-6, 40)
+    middle, front = [], []
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        inside = (ax >= low) & (ax < high)
+        if inside.any():
+            middle.append(ax[inside].mean())
+            front.append(np.quantile(z[inside], 0.85))
+    x, depth = np.array([0.0, *middle]), np.array([front[0], *front])
+    depth = np.convolve(np.pad(depth, 2, mode="edge"), np.ones(5) / 5, mode="valid")
+    return x, np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(depth)))])
+
+
+def build_teeth(mesh: Mesh, faces: NDArray[np.int64], upper: bool, traits: PersonTraits, spacing: float = 1.0) -> Cloud:
+    """One row of teeth with its gum."""
+    rng = np.random.default_rng(traits.seed + 41 + upper)
+    centre_x = np.abs(mesh.average[mesh.faces[faces]].mean(1)[:, 0])
+    radius = (0.00062 + 0.00050 * smoothstep(0.012, 0.024, centre_x)) * spacing
+    samples = scatter(mesh, faces, radius, seed=traits.seed + upper)
+    normals = smooth_normals(mesh, faces)
+    normal = unit(np.einsum("nk,nkd->nd", samples.barycentric, normals[mesh.faces[samples.face]]))
+    p = samples.average
+    ax = np.abs(p[:, 0])
+    labial = normal[:, 2] + 0.8 * normal[:, 0] * np.sign(p[:, 0]) > 0.15
+    knots, lengths = _arc(ax[labial], p[labial, 2])
+    along = np.interp(ax, knots, lengths)
+
+    widths, short = _WIDTHS[upper], _SHORT[upper]
+    borders = np.concatenate([[0.0], np.cumsum(widths)])
+    tooth = np.clip(np.searchsorted(borders, along, side="right") - 1, 0, len(widths) - 1)
+    across = (along - borders[tooth]) / widths[tooth] * 2.0 - 1.0  # -1..1 over the tooth
+    gap = (1.0 - np.abs(across)) * widths[tooth] * 0.5
+    edge_y = p[:, 1].min() if upper else p[:, 1].max()
+    height = (p[:, 1] - edge_y) * (1.0 if upper else -1.0)  # from the biting edge towards the gum
+    rounded = 0.00055 * np.abs(across) ** 3.5 + short[tooth] + np.where(tooth == 2, 0.0011 * np.abs(across), 0.0)
+    gone = (height < rounded) | ((gap < 0.00010 + 0.00022 * smoothstep(0.004, 0.0, height)) & (height < 0.0065))
+    gum_line = (0.0086 if upper else 0.0078) - 0.0011 * across**2 - 0.0006 * (tooth == 1) - 0.00012 * tooth
+    gum = smoothstep(gum_line - 0.00025, gum_line + 0.00025, height)
+
+    side = np.sign(p[:, 0])
+    tangent = unit(np.stack([normal[:, 2], 0.0 * ax, -normal[:, 0]], 1))
+    bulge = 0.00055 * (1.0 - across**2) * (1.0 - 0.5 * gum)
+    root_bump = 0.0005 * gum * (1.0 - across**2)
+    position = samples.person + normal * (bulge + root_bump - 0.0003)[:, None] * labial[:, None]
+    lean = 0.42 * across * side * (1.0 - gum) + 0.25 * across * side * gum
+    shaded = unit(normal + tangent * (lean * labial)[:, None] + np.array([0.0, -0.10 if upper else 0.10, 0.0]) * (1 - gum)[:, None])
+
+    age = float(np.clip((traits.age - 20) / 60, 0, 1))
+    enamel = linear((232, 222, 204)) * np.array([1.0, 1.0 - 0.05 * age, 1.0 - 0.20 * age])
+    enamel = np.tile(enamel, (len(samples), 1))
+    enamel *= (1.0 + 0.05 * rng.normal(size=len(widths))[tooth])[:, None]
+    neck_tint = smoothstep(0.0035, 0.0080, height)[:, None]
+    enamel *= 1.0 - neck_tint * np.array([0.10, 0.17, 0.26])
+    translucent = smoothstep(0.0016, 0.0003, height - rounded)[:, None]
+    enamel *= 1.0 - translucent * np.array([0.24, 0.18, 0.12])
+    enamel *= (0.50 + 0.50 * smoothstep(0.0, 0.00075, gap))[:, None] ** np.array([0.8, 1.0, 1.1])
+    flesh = linear((196, 112, 108)) * (1.0 - 0.35 * traits.skin_tone) * (1.0 + 0.10 * noise(p, 0.002, 3))[:, None]
+    flesh *= (0.72 + 0.28 * smoothstep(0.0, 0.0009, gap))[:, None]
+    colour = enamel * (1.0 - gum[:, None]) + flesh * gum[:, None]
+
+    lamp = np.clip(shaded @ unit(KEY.direction * [1, 0.35, 1.2]), 0.0, 1.0)
+    depth = np.exp(-np.clip(along - 0.004, 0.0, None) / 0.0150)
+    from_lip = smoothstep(0.0105, 0.0030, height) if upper else smoothstep(0.0105, 0.0010, height)
+    lit = (0.34 + 0.74 * lamp) * (0.30 + 0.70 * from_lip) * (0.10 + 0.90 * depth) * (1.0 if upper else 0.72)
+    lit *= np.where(labial, 1.0, 0.28)
+    half = unit(unit(EYE_POINT - position) + KEY.direction)
+    shine = np.clip(np.einsum("nd,nd->n", shaded, half), 0, 1) ** 70 * depth * labial * (0.4 + 0.6 * from_lip)
+    bright = develop(colour * lit[:, None] * 0.95 + 0.30 * shine[:, None])
+    sigma = np.interp(ax, [0.010, 0.024], [0.00050, 0.00092]) * spacing
+    made = cloud("mouth", samples, shaded, np.stack([sigma, sigma, 0.3 * sigma], 1), bright, 0.97, position=position)
+    return made[~gone]
+
+
+def build_cavity(mesh: Mesh, faces: NDArray[np.int64], traits: PersonTraits, spacing: float = 1.0) -> Cloud:
+    """Cheeks, palate and throat: red near the lips, black behind."""
+    samples = scatter(mesh, faces, np.full(len(faces), 0.0016 * spacing), seed=traits.seed + 2)
+    normals = smooth_normals(mesh, faces)
+    normal = unit(np.einsum("nk,nkd->nd", samples.barycentric, normals[mesh.faces[samples.face]]))
+    p = samples.average
+    depth = np.clip(p[:, 2].max() - p[:, 2], 0.0, None)
+    lit = 0.62 * np.exp(-depth / 0.0075) + 0.045 * np.exp(-depth / 0.030)
+    flesh = linear((164, 74, 70)) * (1.0 - 0.25 * traits.skin_tone) * (1.0 + 0.10 * noise(p, 0.004, 8))[:, None]
+    colour = develop(flesh * lit[:, None] ** np.array([0.9, 1.08, 1.08]))
+    return cloud("mouth", samples, normal, [0.0015 * spacing, 0.0015 * spacing, 0.0004], colour, 0.97)
+
+
+def build_tongue(mesh: Mesh, faces: NDArray[np.int64], traits: PersonTraits, spacing: float = 1.0) -> Cloud:
+    """The tongue: rosy, papillae as grain, a median groove, wet."""
+    rng = np.random.default_rng(traits.seed + 12)
+    samples = scatter(mesh, faces, np.full(len(faces), 0.00125 * spacing), seed=traits.seed + 4)
+    normals = smooth_normals(mesh, faces)
+    normal = unit(np.einsum("nk,nkd->nd", samples.barycentric, normals[mesh.faces[samples.face]]))
+    p = samples.average
+    depth = np.clip(p[:, 2].max() - p[:, 2], 0.0, None)
+    flesh = linear((198, 112, 108)) * (1.0 + 0.10 * rng.normal(size=len(p)) + 0.08 * noise(p, 0.003, 5))[:, None]
+    flesh *= (1.0 - 0.35 * bell(p[:, 0], 0.0011) * (normal[:, 1] > 0.2))[:, None]
+    up = np.clip(0.45 + 0.55 * normal[:, 1] + 0.45 * normal[:, 2], 0.0, 1.2)
+    lit = 0.58 * up * np.exp(-depth / 0.0135) + 0.02
+    half = unit(unit(EYE_POINT - samples.person) + np.array([-0.2, 0.75, 0.6]))
+    rough = unit(normal + 0.13 * rng.normal(size=p.shape))
+    shine = np.clip(np.einsum("nd,nd->n", rough, half), 0, 1) ** 30 * np.exp(-depth / 0.010)
+    colour = develop(flesh * lit[:, None] ** np.array([0.92, 1.05, 1.05]) + 0.16 * shine[:, None])
+    return cloud("mouth", samples, normal, [0.00112 * spacing, 0.00112 * spacing, 0.0003], colour, 0.97)
+
