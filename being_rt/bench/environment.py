@@ -1,0 +1,94 @@
+"""What a measurement was made on: enough to compare two of them, nothing that names the machine, its user or a path."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import being_rt
+
+# What must agree before two speeds can be compared; the rest is told for the record.
+COMPARABLE = ("processor", "cores", "instruction set", "system")
+
+
+def environment() -> dict[str, str]:
+    """Facts by name. ``processor`` .. ``system`` decide whether two measurements can be compared.
+
+    >>> sorted(environment())[:2]
+    ['CUDA part', 'Python']
+    """
+    return {
+        "being_rt": being_rt.__version__,
+        "commit": _commit(),
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "processor": processor(),
+        "cores": str(usable_cores()),
+        **native_build(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "kernel": platform.release(),
+        "Python": platform.python_version(),
+        "NumPy": np.__version__,
+    }
+
+
+def processor() -> str:
+    """The processor's name as its maker gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, which in a container or under taskset are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_gigabytes() -> float | None:
+    """Main memory in GB, where the system tells."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def peak_memory_megabytes() -> float | None:
+    """The most memory that this process has held so far, in MB, where the system tells."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6  # bytes there, KiB elsewhere
+
+
+def native_build() -> dict[str, str]:
+    """What the native core was built from and which instruction set it chose here."""
+    from being_rt import _C
+
+    return {
+        "instruction set": _C.instruction_set,
+        "compiler": _C.compiler,
+        "CUDA part": "built" if _C.cuda_built else "not built",
+    }
+
+
+def _commit() -> str:
+    """The commit of a source checkout; "unknown" for an installed package."""
+    root = Path(being_rt.__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return "unknown"
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=10"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

@@ -1,0 +1,158 @@
+"""The measurement: whole frames by the wall clock, from FlameParams to 8-bit pixels, over real motion."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from being_rt.avatar.avatar import Avatar
+from being_rt.bench.scenes import with_count
+from being_rt.errors import InvalidParameterError, MissingDependencyError
+from being_rt.flame.params import FlameParams
+from being_rt.renderer import Renderer
+
+WARM_UP = 10  # frames: caches, branch predictors and the tile lists' capacity settle within a few
+BLOCKS = 5  # a row's noise is how far the medians of its fifths lie apart
+GUARD_SIZE = (480, 270)
+PSNR_FLOOR = 50.0  # dB
+DIFFERENCE_CEILING = 2.0  # steps of 1/255, outside pixels where an alpha lies at the cut-off
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row to measure."""
+
+    size: tuple[int, int]
+    gaussians: int
+    threads: int
+
+    @property
+    def name(self) -> str:
+        """What two runs' rows are matched by."""
+        return f"{self.size[0]}x{self.size[1]} {self.gaussians} {self.threads}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured. Times in milliseconds."""
+
+    case: Case
+    frames: int
+    fps: float  # 1000 / median
+    p50: float
+    p90: float
+    p99: float
+    low_fps: float  # "1 % low": frames per second over the slowest hundredth of the frames
+    noise: float  # half the spread of the medians of the fifths of the run, over the median
+    memory: float  # MB that the renderer holds
+    stages: dict[str, float]  # median per stage
+
+
+@dataclass(frozen=True)
+class Guard:
+    """How the pictures compare with the float64 reference; ``reason`` says why they were not compared."""
+
+    frames: int = 0
+    psnr: float = 0.0  # the worst frame's
+    largest: float = 0.0
+    reason: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.frames == 0 or (self.psnr >= PSNR_FLOOR and self.largest <= DIFFERENCE_CEILING)
+
+
+def cases(avatar: Avatar, threads: int, level: str) -> list[Case]:
+    """The rows of a run. ``level``: "quick", "default" or "full"."""
+    own = avatar.head.gaussians.count + avatar.torso.gaussians.count
+    full_hd, square = (1920, 1080), (512, 512)
+    rows = [Case(full_hd, own, threads), Case(square, own, threads)]
+    if level != "quick":
+        rows += [Case(full_hd, own, fewer) for fewer in _powers_of_two_below(threads)]
+        rows += [Case(full_hd, count, threads) for count in (10_000, 100_000, 300_000)]
+    if level == "full":
+        rows += [Case(size, own, threads) for size in ((256, 256), (1280, 720), (1080, 1920), (3840, 2160))]
+        rows += [Case(square, own, fewer) for fewer in _powers_of_two_below(threads)]
+        rows += [Case(square, count, threads) for count in (10_000, 30_000, 100_000, 300_000)]
+        rows += [Case(full_hd, 30_000, threads)]
+    return list(dict.fromkeys(rows))
+
+
+def measure(
+    avatar: Avatar, motion: FlameParams, rows: Sequence[Case], seconds: float, progress: Callable[[Case], None]
+) -> Iterator[Row]:
+    """Measure every case for ``seconds`` (and at least 20 frames), each on the frames of ``motion`` in turn."""
+    frames = [motion[i] for i in range(len(motion))]
+    scenes: dict[int, Avatar] = {avatar.head.gaussians.count + avatar.torso.gaussians.count: avatar}
+    for case in rows:
+        progress(case)
+        if case.gaussians not in scenes:
+            scenes[case.gaussians] = with_count(avatar, case.gaussians)
+        renderer = Renderer(scenes[case.gaussians], size=case.size, threads=case.threads)
+        yield _row(case, renderer, frames, seconds)
+
+
+def _row(case: Case, renderer: Renderer, frames: Sequence[FlameParams], seconds: float) -> Row:
+    picture = renderer.render(frames[0])
+    for i in range(WARM_UP):
+        renderer.render(frames[i % len(frames)], out=picture)
+    times: list[float] = []
+    stages: dict[str, list[float]] = {}
+    spent = 0.0
+    while spent < seconds or len(times) < 20:
+        params = frames[len(times) % len(frames)]
+        start = time.perf_counter()
+        renderer.render(params, out=picture)
+        elapsed = time.perf_counter() - start
+        times.append(elapsed)
+        spent += elapsed
+        for name, value in renderer.stage_times().items():
+            stages.setdefault(name, []).append(value)
+    milliseconds = 1000 * np.array(times)
+    medians = [float(np.median(block)) for block in np.array_split(milliseconds, BLOCKS)]
+    p50, p90, p99 = (float(value) for value in np.percentile(milliseconds, (50, 90, 99)))
+    slowest = np.sort(milliseconds)[-max(1, len(times) // 100) :]
+    return Row(
+        case=case,
+        frames=len(times),
+        fps=1000 / p50,
+        p50=p50,
+        p90=p90,
+        p99=p99,
+        low_fps=1000 / float(slowest.mean()),
+        noise=(max(medians) - min(medians)) / 2 / p50,
+        memory=renderer.memory / 1e6,
+        stages={name: float(np.median(values)) for name, values in stages.items()},
+    )
+
+
+def guard(avatar: Avatar, motion: FlameParams, count: int) -> Guard:
+    """Compare ``count`` frames, spread over ``motion``, with the float64 reference."""
+    try:
+        from being_rt.reference import compare
+    except MissingDependencyError as problem:
+        return Guard(reason=str(problem))
+    renderer = Renderer(avatar, size=GUARD_SIZE)
+    chosen = [motion[int(i)] for i in np.linspace(0, len(motion) - 1, count + 2)[1:-1]]
+    results = [compare(renderer.render(params), avatar, params, size=GUARD_SIZE) for params in chosen]
+    return Guard(count, min(result.psnr for result in results), max(result.largest for result in results))
+
+
+def parse_counts(texts: Iterable[str]) -> list[int]:
+    """``"60000"``, ``"60k"`` and ``"1m"`` as numbers. Raises ``InvalidParameterError``."""
+    scale = {"k": 1000, "m": 1_000_000}
+    counts = []
+    for text in texts:
+        digits = text.lower().rstrip("km")
+        try:
+            counts.append(int(float(digits) * scale.get(text.lower()[len(digits) :], 1)))
+        except ValueError:
+            raise InvalidParameterError(f"a number of Gaussians must be like 60000 or 60k, got {text!r}") from None
+    return counts
+
+
+def _powers_of_two_below(threads: int) -> list[int]:
+    return [1 << i for i in range(threads.bit_length()) if 1 << i < threads]

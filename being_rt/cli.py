@@ -1,0 +1,221 @@
+"""The command ``being``: parses, shows progress, and turns errors into one line and an exit code. No work of its own.
+
+Exit codes: 0 done; 1 a check failed (``being doctor``); 2 wrong input, with one line on stderr; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Union
+
+from being_rt.errors import BeingError
+from being_rt.jobs import Demo, FilePath, Render, Say, Size, Talk, VideoJob
+
+try:
+    import tyro
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+    from rich.table import Table
+    from rich.text import Text
+except ImportError:
+    print('being: the command line needs its extra: pip install "being_rt[cli]"', file=sys.stderr)
+    raise SystemExit(2) from None
+
+if TYPE_CHECKING:
+    from being_rt.doctor import Finding
+
+DESCRIPTION = """being_rt: speech in, full-frame video of a person out, in real time.
+
+`being demo` needs no arguments and no files. `being COMMAND --help` explains a command; every command takes --debug to
+show where an error comes from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SayCommand(Say):
+    __doc__ = Say.__doc__
+    text: tyro.conf.Positional[str] = field(kw_only=False)
+    """What to say."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is in a file: an avatar (.being), a FLAME model (.pkl, .npz) or a motion (.npz)."""
+
+    file: tyro.conf.Positional[FilePath]
+    """The file to look into. Nothing in it is executed."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def run(self) -> int:
+        from being_rt.inspection import inspect_file
+
+        facts = inspect_file(self.file)
+        if self.json:
+            print(json.dumps(facts, indent=1))
+        else:
+            _print_facts(facts)
+        return 0
+
+
+@dataclass(frozen=True)
+class Avatars:
+    """The people that come with the package."""
+
+    def run(self) -> int:
+        from being_rt.avatar.demo import PRESETS
+
+        width = max(map(len, PRESETS))
+        for name, traits in PRESETS.items():
+            print(f"{name:{width}}  {traits.title}".rstrip())
+        return 0
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """What was built, what this machine can do, what is missing and how to get it."""
+
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def run(self) -> int:
+        from being_rt.doctor import examine
+
+        findings = examine()
+        if self.json:
+            print(json.dumps([vars(finding) for finding in findings], indent=1))
+        else:
+            _print_findings(findings)
+        return 1 if any(finding.state == "broken" for finding in findings) else 0
+
+
+Command = Union[  # noqa: UP007 (tyro reads the annotations of a Union's members)
+    Annotated[Demo, tyro.conf.subcommand("demo", description=Demo.__doc__)],
+    Annotated[Talk, tyro.conf.subcommand("talk", description=Talk.__doc__)],
+    Annotated[SayCommand, tyro.conf.subcommand("say", description=Say.__doc__)],
+    Annotated[Render, tyro.conf.subcommand("render", description=Render.__doc__)],
+    Annotated[Avatars, tyro.conf.subcommand("avatars", description=Avatars.__doc__)],
+    Annotated[Info, tyro.conf.subcommand("info", description=Info.__doc__)],
+    Annotated[Doctor, tyro.conf.subcommand("doctor", description=Doctor.__doc__)],
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. ``arguments`` as in ``sys.argv[1:]``, which is the default.
+
+    >>> main(["avatars"])  # doctest: +SKIP
+    0
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    with _registry():
+        command: Any = tyro.cli(
+            Command,
+            prog="being",
+            description=DESCRIPTION,
+            args=[argument for argument in given if argument != "--debug"],
+            config=(tyro.conf.OmitSubcommandPrefixes,),
+        )
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        if isinstance(command, VideoJob):
+            return _make_video(command)
+        return int(command.run())
+    except KeyboardInterrupt:
+        print("being: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    except BeingError as error:
+        if debug:
+            raise
+        print(f"being: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `being info ... | head`: not an error; nothing more can be printed, not even at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM as an exception, so that what is half-written goes away as it does on Ctrl-C."""
+    raise SystemExit(128 + number)
+
+
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    """How options of our own types are shown. Their text goes on as it is: the job says what is wrong with it."""
+    registry = tyro.constructors.ConstructorRegistry()
+    metavars = {FilePath: "FILE", Size: "WxH"}
+
+    @registry.primitive_rule
+    def plain_text(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+        for kind, metavar in metavars.items():
+            if info.type == kind:
+                return tyro.constructors.PrimitiveConstructorSpec(
+                    nargs=1,
+                    metavar=metavar,
+                    instance_from_str=lambda texts: texts[0],
+                    is_instance=lambda value: isinstance(value, (str, Path, tuple)),
+                    str_from_instance=lambda value: [str(value)],
+                )
+        return None
+
+    return registry
+
+
+def _make_video(job: VideoJob) -> int:
+    terminal = Console(stderr=True, highlight=False)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[count]}"),
+        TextColumn("[cyan]{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as display:
+        task = display.add_task("preparing avatar and motion", total=None, count="", rate="")
+        first = time.perf_counter()
+
+        def report(done: int, total: int) -> None:
+            nonlocal first
+            if done == 1:
+                first = time.perf_counter()
+                display.reset(task, description="drawing", total=total)
+            rate = f"{(done - 1) / max(time.perf_counter() - first, 1e-9):.0f} fps" if done > 1 else ""
+            display.update(task, completed=done, count=f"{done}/{total}", rate=rate)
+
+        result = job.run(report)
+    width, height = result.size
+    print(
+        f"{result.path}: {result.duration:.2f} s of {width}x{height} video at {float(result.fps):.6g} fps, "
+        f"{result.frames} frames; took {result.elapsed:.1f} s, {result.speed:.1f} times real time"
+    )
+    return 0
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f"{name:{width}}  {value}")
+
+
+def _print_findings(findings: Sequence[Finding]) -> None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    colours = {"ok": "green", "absent": "yellow", "broken": "red"}
+    for finding in findings:
+        remedy = f"\n-> {finding.remedy}" if finding.remedy else ""
+        table.add_row(
+            Text(finding.state, colours[finding.state]), Text(finding.subject), Text(f"{finding.detail}{remedy}")
+        )
+    Console(highlight=False).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
