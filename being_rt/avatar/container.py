@@ -157,6 +157,8 @@ def _tensor_entry(name: str, entry: Any) -> tuple[np.dtype[Any], tuple[int, ...]
         begin, end = entry["data_offsets"]
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"its tensor {name[:60]!r} has a damaged or unsupported header") from None
+    if not name.isprintable():
+        raise ValueError("it has a tensor whose name is not printable text")
     numbers = (*shape, begin, end)
     if (
         len(shape) > 4
