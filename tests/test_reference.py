@@ -19,7 +19,9 @@ from torch.autograd import gradcheck
 from being_rt import reference
 from being_rt.avatar.avatar import Camera
 from being_rt.errors import InvalidParameterError
+from being_rt.flame.model import PARENTS
 from being_rt.flame.params import FlameParams
+from being_rt.flame.rotations import matrices
 from being_rt.reference import Bound, GaussianTensors, Layer, Splats
 
 FLOAT = torch.float64
@@ -235,6 +237,13 @@ def test_rodrigues_is_the_matrix_exponential(seed: int) -> None:
     torch.testing.assert_close(reference.rodrigues(-axis_angle), reference.rodrigues(axis_angle).T)
 
 
+def test_rodrigues_near_zero_keeps_its_precision() -> None:
+    for angle in (0.0, 1e-9, 0.99e-4, 1.01e-4):
+        expected = [math.cos(angle), math.sin(angle)]
+        matrix = reference.rodrigues(torch.tensor([angle, 0, 0], dtype=FLOAT))
+        np.testing.assert_allclose(matrix[1:, 1].numpy(), expected, rtol=1e-15, atol=1e-17)
+
+
 @few
 @given(seeds)
 def test_quaternion_product_is_the_product_of_rotations(seed: int) -> None:
@@ -286,6 +295,105 @@ def test_joints_turn_about_themselves() -> None:
         torch.testing.assert_close(turned[joint, :, :3], reference.rodrigues(axis_angles[joint]))
         unmoved = {0: [], 1: [0]}.get(joint, [k for k in range(5) if k != joint])
         torch.testing.assert_close(turned[unmoved], rest.transforms[unmoved])
+
+
+def homogeneous(rotation: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    return np.block([[rotation, offset[:, None]], [np.zeros((1, 3)), np.ones((1, 1))]])
+
+
+def test_skin_written_out_vertex_by_vertex() -> None:
+    """FLAME's equations with 4 x 4 matrices, one vertex at a time."""
+    avatar, params = make_avatar(head_count=0, torso_count=0, segments=4, rings=4), make_params(seed=2)
+    rig, expression = avatar.rig, params.expression[0].astype(float)
+    turns = np.concatenate([params.rotation, params.neck, params.jaw, params.eyes.reshape(2, 3)]).astype(float)
+    rotations = matrices(turns)
+    joints = rig.joint_rest + rig.joint_expression @ expression
+    chain = [homogeneous(rotations[0], joints[0])]
+    for joint in range(1, 5):
+        parent = max(0, PARENTS[joint])
+        chain.append(chain[parent] @ homogeneous(rotations[joint], joints[joint] - joints[parent]))
+    undo = [matrix @ homogeneous(np.eye(3), -joint) for matrix, joint in zip(chain, joints, strict=True)]
+    feature = np.concatenate([(rotation - np.eye(3)).ravel() for rotation in rotations[1:]])
+
+    tensors = reference.tensors(rig)
+    posed = reference.pose(
+        tensors["joint_rest"], tensors["joint_expression"], torch.tensor(expression), torch.tensor(turns)
+    )
+    lids, translation = torch.tensor(params.eyelids[0], dtype=FLOAT), torch.tensor(params.translation[0], dtype=FLOAT)
+    vertices = reference.skin(tensors, posed, torch.tensor(expression), lids, translation).numpy()
+    for v in range(len(rig.template)):
+        shaped = rig.template[v] + rig.expression_basis[v].astype(float) @ expression
+        shaped = (
+            shaped + rig.eyelid_basis[v].astype(float) @ params.eyelids[0] + rig.pose_basis[v].astype(float) @ feature
+        )
+        blended = sum(weight * matrix for weight, matrix in zip(rig.skinning_weights[v], undo, strict=True))
+        np.testing.assert_allclose(vertices[v], (blended @ [*shaped, 1])[:3] + params.translation[0], atol=1e-12)
+
+    theta = reference.conditioning(torch.tensor(expression), posed.rotations, lids).numpy()
+    changes = (rotations - np.eye(3)).reshape(5, 9)
+    expected = [*expression, *changes[2], *changes[3], *changes[4], *params.eyelids[0], *changes[1]]
+    np.testing.assert_allclose(theta, expected, atol=1e-15)
+
+
+def test_torso_written_out() -> None:
+    avatar = make_avatar(head_count=0, torso_count=12)
+    gaussians, weights = GaussianTensors.of(avatar.torso.gaussians), avatar.torso.weights.astype(float)
+    transforms, translation = randn(0, 5, 3, 4), randn(1, 3)
+    bound = reference.bind_torso(gaussians, torch.tensor(weights), transforms, translation)
+    for i, p in enumerate(avatar.torso.gaussians.position.astype(float)):
+        frames = [np.eye(3, 4), transforms[0].numpy(), transforms[1].numpy()]
+        mean = sum(w * (a @ [*p, 1]) for w, a in zip(weights[i], frames, strict=True)) + translation.numpy()
+        linear = sum(w * a[:, :3] for w, a in zip(weights[i], frames, strict=True))
+        rotation = reference.quaternion_matrix(gaussians.rotation[i]).numpy()
+        scale = np.exp(avatar.torso.gaussians.log_scale[i].astype(float))
+        np.testing.assert_allclose(bound.mean[i].numpy(), mean, atol=1e-12)
+        np.testing.assert_allclose(bound.factor[i].numpy(), linear @ rotation @ np.diag(scale), atol=1e-12)
+        normal = linear @ rotation[:, 2]
+        np.testing.assert_allclose(bound.normal[i].numpy(), normal / np.linalg.norm(normal), atol=1e-12)
+
+
+def test_head_follows_a_stretched_triangle() -> None:
+    """A triangle stretched to twice its length along its tangent carries its Gaussians along, and stretches them."""
+    rest = torch.tensor([[0, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=FLOAT)
+    faces, none = torch.tensor([[0, 1, 2]]), torch.eye(2, dtype=FLOAT)[None]
+    gaussians = random_gaussians(0, 4)
+    face, barycentric = torch.zeros(4, dtype=torch.int64), torch.full((4, 3), 1 / 3, dtype=FLOAT)
+    stretch = torch.tensor([2.0, 1.0, 1.0], dtype=FLOAT)
+    frames = reference.triangle_frames(stretch * rest, faces, none)
+    torch.testing.assert_close(frames[0], torch.diag(stretch))
+    bound = reference.bind_head(gaussians, stretch * rest, faces, frames, face, barycentric)
+    torch.testing.assert_close(bound.mean, stretch * (torch.tensor([1 / 3, 1 / 3, 0]) + gaussians.position))
+    axes = reference.quaternion_matrix(gaussians.rotation) * gaussians.log_scale.exp()[:, None]
+    torch.testing.assert_close(bound.factor, stretch[:, None] * axes)
+
+
+def test_network_written_out() -> None:
+    network = make_avatar(head_count=12, torso_count=0, rank=6).network
+    theta = randn(0, 138).numpy()
+    hidden = np.maximum(0, network.trunk_weight_0 @ theta + network.trunk_bias_0)
+    hidden = np.maximum(0, network.trunk_weight_1 @ hidden + network.trunk_bias_1)
+    offsets = reference.network_offsets(reference.tensors(network), torch.tensor(theta)).numpy()
+    assert offsets.shape == (network.count, 13)
+    for i in range(network.count):
+        latent = np.zeros(6)
+        for anchor, weight in zip(network.anchor_index[i], network.anchor_weight[i], strict=True):
+            code = np.concatenate([hidden, network.anchor_code[anchor]])
+            code = np.maximum(0, network.head_weight_0 @ code + network.head_bias_0)
+            latent += weight * (network.head_weight_1 @ code + network.head_bias_1)
+        np.testing.assert_allclose(offsets[i], network.basis[i].astype(float) @ latent, rtol=1e-6, atol=1e-9)
+
+
+def test_each_channel_of_an_offset_goes_where_it_belongs() -> None:
+    gaussians = random_gaussians(0, 3)
+    offsets = 0.1 * randn(1, 2, 13)
+    changed = reference.deform(gaussians, offsets)
+    torch.testing.assert_close(changed.position[:2], gaussians.position[:2] + offsets[:, :3])
+    torch.testing.assert_close(changed.log_scale[:2], gaussians.log_scale[:2] + offsets[:, 6:9])
+    torch.testing.assert_close(changed.opacity_logit[:2], gaussians.opacity_logit[:2] + offsets[:, 9])
+    torch.testing.assert_close(changed.colour[:2], gaussians.colour[:2] + offsets[:, 10:])
+    bright = reference.deform(gaussians, offsets + 5)
+    assert (bright.colour[:2] == 1).all()
+    torch.testing.assert_close(bright.colour[2], gaussians.colour[2])
 
 
 @few
@@ -346,6 +454,20 @@ def test_projection_is_the_linearised_camera() -> None:
         # What a splat covers in all, opacity x area, is what it covered before the dilation.
         energy = smooth.opacity[i] * torch.linalg.det(smooth.covariance[i]).sqrt()
         torch.testing.assert_close(energy, opacity[i] * torch.linalg.det(before).sqrt())
+
+
+def test_what_is_too_near_or_behind_is_not_drawn() -> None:
+    size = (16, 12)
+    world_to_camera, intrinsics = camera_tensors(make_camera(size))
+    depth = torch.tensor([-1.0, 0.0, 0.0099, 0.0101, 1.0], dtype=FLOAT)
+    mean = torch.stack([torch.zeros(5), torch.zeros(5), depth], 1).to(FLOAT) - world_to_camera[:3, 3]
+    mean = mean @ world_to_camera[:3, :3]
+    bound = Bound(mean, 0.01 * torch.eye(3, dtype=FLOAT).expand(5, 3, 3), mean)
+    opacity = torch.full((5,), 0.5, dtype=FLOAT)
+    splats = reference.project(bound, opacity, rand(0, 5, 3), world_to_camera, intrinsics, size, antialiased=True)
+    assert splats.visible.tolist() == [False, False, False, True, True]
+    hidden = splats._replace(visible=splats.visible & torch.tensor([True, True, True, False, False]))
+    assert (reference.rasterize(hidden, size).alpha == 0).all()
 
 
 def test_facing_fade_follows_the_normal() -> None:
@@ -451,6 +573,36 @@ def test_match_brings_the_band_to_the_heads_colour() -> None:
     )
 
 
+def test_match_interpolates_between_the_centres_of_sectors() -> None:
+    """The head is brighter by k / 10 in sector k; one torso Gaussian per half sector takes its share of it."""
+    turns = (torch.arange(16, dtype=FLOAT) / 2 + 0.25) / 8
+    angle = 2 * math.pi * turns
+    around = torch.stack([angle.sin(), torch.zeros_like(angle), angle.cos()], dim=1)
+    band = np.arange(16, dtype=np.int32)
+    seam = replace(
+        make_avatar(head_count=0, torso_count=0).seam, centre=np.zeros(3, np.float32), torso_band=band, head_band=band,
+        axis=np.array([0, 1, 0], np.float32), torso_band_weight=np.full(16, 0.5, np.float32),
+    )  # fmt: skip
+    brighter = torch.arange(8, dtype=FLOAT).repeat_interleave(2) / 10
+    dark = torch.full((16, 3), 0.1, dtype=FLOAT)
+    matched = reference.match(dark + brighter[:, None], dark, around, around, seam)
+    for i in range(16):
+        sector, half = divmod(i, 2)
+        neighbour = (sector + (1 if half else -1)) % 8
+        expected = 0.1 + 0.5 * (0.75 * sector + 0.25 * neighbour) / 10
+        assert matched[i].tolist() == pytest.approx([expected] * 3)
+
+
+def test_composite_blends_over_the_softness_of_depth() -> None:
+    head, torso = random_layer(0), random_layer(10)
+    for difference, front in ((0.03, 1.0), (0.02, 1.0), (0.01, 0.84375), (0.0, 0.5), (-0.02, 0.0)):
+        torso = torso._replace(depth=head.depth + difference)
+        colour, _ = reference.composite(head, torso, depth_softness=0.02)
+        over = head.colour + (1 - head.alpha[..., None]) * torso.colour
+        under = torso.colour + (1 - torso.alpha[..., None]) * head.colour
+        torch.testing.assert_close(colour, front * over + (1 - front) * under)
+
+
 @few
 @given(seeds)
 def test_composite_with_an_empty_layer_is_the_other_layer(seed: int) -> None:
@@ -511,6 +663,15 @@ def test_seam_mask_covers_the_seam() -> None:
     # Two half heights up: the mask has ended (the axis leans, so its projection is a little wider).
     pixels_per_metre = float(intrinsics[0, 0] / homogeneous[2])
     assert mask[int(y - 2.6 * seam.half_height * pixels_per_metre), int(x)] == 0
+    # It rides half on the global, half on the neck joint: each of them moves it by half of its own way.
+    for joint, share in ((0, 0.5), (1, 0.5), (2, 0.0)):
+        moved = still.clone()
+        moved[joint, 0, 3] = 0.02
+        as_translation = torch.tensor([share * 0.02, 0, 0], dtype=FLOAT)
+        torch.testing.assert_close(
+            reference.seam_mask(seam, moved, none, world_to_camera, intrinsics, size),
+            reference.seam_mask(seam, still, as_translation, world_to_camera, intrinsics, size),
+        )
     behind = reference.seam_mask(seam, still, torch.tensor([0, 0, 5.0]), world_to_camera, intrinsics, size)
     assert (behind == 0).all()
 
