@@ -75,6 +75,7 @@ class Frame(NamedTuple):
     torso: Layer
     colour: Tensor  # [H, W, 3] premultiplied
     alpha: Tensor  # [H, W]
+    depth: Tensor  # [H, W] metres, expected; 0 where alpha is 0
     background: Tensor  # [H, W, 3]
     doubt: Tensor  # [H, W] by how much a colour may differ because some alpha lies at the cut-off
 
@@ -163,11 +164,11 @@ def frame(
         layers.append(rasterize(splats, camera.size, doubt_margin))
 
     # composite
-    colour, alpha = composite(layers[0], layers[1], avatar.seam.depth_softness)
+    colour, alpha, depth = composite(layers[0], layers[1], avatar.seam.depth_softness)
     mask = seam_mask(avatar.seam, joints.transforms, motion["translation"], world_to_camera, intrinsics, camera.size)
     colour, alpha = fill_holes(colour, alpha, mask)
     plate = background_picture(avatar.background if background is None else background, camera.size, dtype)
-    return Frame(layers[0], layers[1], colour, alpha, plate, layers[0].doubt + layers[1].doubt)
+    return Frame(layers[0], layers[1], colour, alpha, depth, plate, layers[0].doubt + layers[1].doubt)
 
 
 def picture(drawn: Frame, format: Format) -> Tensor:
@@ -372,8 +373,8 @@ def network_offsets(network: dict[str, Tensor], theta: Tensor) -> Tensor:
 def deform(gaussians: GaussianTensors, offsets: Tensor) -> GaussianTensors:
     """Add offsets [n, 13] to the first n of N Gaussians (channels as in being_rt.avatar.avatar.CHANNELS).
 
-    Position, log scale, opacity logit and colour add up, colours are clamped to 0..1 afterwards; the rotation is turned
-    by half the rotation vector v to first order, ``q' = normalise(q + 1/2 (0, v) q)``.
+    Position, log scale, opacity logit and colour add up (colours are clamped last of all, in :func:`project`); the
+    rotation is followed by the rotation vector v to first order, ``q' = normalise(q + 1/2 (0, v) q)``.
     """
     missing = gaussians.position.shape[0] - offsets.shape[0]
     offsets = torch.cat([offsets, offsets.new_zeros(missing, offsets.shape[1])])
@@ -384,7 +385,7 @@ def deform(gaussians: GaussianTensors, offsets: Tensor) -> GaussianTensors:
         rotation=normalise(rotation),
         log_scale=gaussians.log_scale + offsets[:, 6:9],
         opacity_logit=gaussians.opacity_logit + offsets[:, 9],
-        colour=(gaussians.colour + offsets[:, 10:13]).clamp(0, 1),
+        colour=gaussians.colour + offsets[:, 10:13],
     )
 
 
@@ -515,7 +516,7 @@ def project(
     Args:
         bound: in world space.
         opacity: [N].
-        colour: [N, 3], passed on.
+        colour: [N, 3], clamped to 0..1 here.
         world_to_camera: [4, 4].
         intrinsics: [3, 3] px.
         size: width, height px.
@@ -535,7 +536,7 @@ def project(
         # det(E E^T) is the sum of the squared minors of E; as a difference of products it would be lost for a hair.
         before = torch.linalg.cross(axes[:, 0], axes[:, 1], dim=1).square().sum(1)
         opacity = opacity * (before / torch.linalg.det(covariance)).sqrt()
-    return Splats(mean, covariance, depth, opacity, colour, visible)
+    return Splats(mean, covariance, depth, opacity, colour.clamp(0, 1), visible)
 
 
 def _project_axes(
@@ -597,8 +598,7 @@ def rasterize(splats: Splats, size: tuple[int, int], doubt_margin: float = 0.0) 
     canvas = torch.stack(tiles).reshape(rows, columns, TILE, TILE, 6).transpose(1, 2)
     canvas = canvas.reshape(rows * TILE, columns * TILE, 6)[:height, :width]
     alpha = canvas[..., 3]
-    depth = torch.where(alpha > 0, canvas[..., 4] / torch.where(alpha > 0, alpha, torch.ones_like(alpha)), alpha)
-    return Layer(canvas[..., :3], alpha, depth, canvas[..., 5])
+    return Layer(canvas[..., :3], alpha, _divide(canvas[..., 4], alpha), canvas[..., 5])
 
 
 def _tile_members(splats: Splats, columns: int, rows: int, lowest: float) -> tuple[Tensor, ...]:
@@ -648,7 +648,7 @@ def match(
 
     Per sector of 45 degrees: the mean colour of the head's band minus that of the torso's band (0 where either has no
     member). Each Gaussian of the torso's band adds its weight times that difference, interpolated linearly between the
-    centres of the two nearest sectors; then colours are clamped to 0..1. It moves the lowest frequencies only, as the
+    centres of the two nearest sectors. Nothing is clamped before or here. It moves the lowest frequencies only, as the
     coarsest band of Burt and Adelson, "A multiresolution spline", 1983, does, and leaves texture alone.
 
     Args:
@@ -671,7 +671,7 @@ def match(
     fraction = (place - before)[:, None]
     lower = before.long() % SECTORS
     shift = (1 - fraction) * difference[lower] + fraction * difference[(lower + 1) % SECTORS]
-    return torso_colour.index_add(0, torso_band, weight[:, None] * shift).clamp(0, 1)
+    return torso_colour.index_add(0, torso_band, weight[:, None] * shift)
 
 
 def _sector_means(colour: Tensor, sector: Tensor) -> tuple[Tensor, Tensor]:
@@ -688,12 +688,12 @@ def smoothstep(value: Tensor) -> Tensor:
     return x * x * (3 - 2 * x)
 
 
-def composite(head: Layer, torso: Layer, depth_softness: float) -> tuple[Tensor, Tensor]:
-    """Premultiplied colour [H, W, 3] and alpha [H, W] of both layers, whichever is in front.
+def composite(head: Layer, torso: Layer, depth_softness: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Premultiplied colour [H, W, 3], alpha [H, W] and expected depth [H, W] of both layers, whichever is in front.
 
     Porter and Duff, "Compositing digital images", 1984, section 4.3 (over), in both orders, mixed by a soft depth test:
     ``s = smoothstep(1/2 + (D_torso - D_head) / (2 softness))`` is 1 where the head is in front. Where a layer is empty
-    both orders give the other layer, so its depth there does not matter.
+    both orders give the other layer, so its depth there does not matter. Depths are blended as colours are.
 
     Args:
         head: from :func:`rasterize`.
@@ -701,11 +701,22 @@ def composite(head: Layer, torso: Layer, depth_softness: float) -> tuple[Tensor,
         depth_softness: metres.
     """
     order = smoothstep(0.5 + (torso.depth - head.depth) / (2 * depth_softness))[..., None]
-    head_alpha, torso_alpha = head.alpha[..., None], torso.alpha[..., None]
-    head_over_torso = head.colour + (1 - head_alpha) * torso.colour
-    torso_over_head = torso.colour + (1 - torso_alpha) * head.colour
-    colour = order * head_over_torso + (1 - order) * torso_over_head
-    return colour, 1 - (1 - head.alpha) * (1 - torso.alpha)
+    head_sums, torso_sums = _sums(head), _sums(torso)
+    head_over_torso = head_sums + (1 - head_sums[..., 3:4]) * torso_sums
+    torso_over_head = torso_sums + (1 - torso_sums[..., 3:4]) * head_sums
+    colour, alpha, depth = (order * head_over_torso + (1 - order) * torso_over_head).split([3, 1, 1], dim=-1)
+    return colour, alpha[..., 0], _divide(depth, alpha)[..., 0]
+
+
+def _sums(layer: Layer) -> Tensor:
+    """[H, W, 5]: colour, alpha, and depth times alpha; sums over splats, all of which blend as colour does."""
+    return torch.cat([layer.colour, layer.alpha[..., None], (layer.alpha * layer.depth)[..., None]], dim=-1)
+
+
+def _divide(value: Tensor, by: Tensor) -> Tensor:
+    """``value / by``, and 0 where ``by`` is 0, in the derivative as well."""
+    positive = by > 0
+    return torch.where(positive, value / torch.where(positive, by, torch.ones_like(by)), torch.zeros_like(by))
 
 
 def seam_mask(
@@ -764,10 +775,7 @@ def fill_holes(colour: Tensor, alpha: Tensor, mask: Tensor) -> tuple[Tensor, Ten
         mask: [H, W] from :func:`seam_mask`.
     """
     raised = torch.maximum(alpha, alpha + mask * (smoothstep((alpha - HOLE_START) / HOLE_RANGE) - alpha))
-    gain = torch.where(
-        alpha > 0, raised / torch.where(alpha > 0, alpha, torch.ones_like(alpha)), torch.ones_like(alpha)
-    )
-    return colour * gain[..., None], raised
+    return colour * _divide(raised, alpha)[..., None], raised
 
 
 # ------------------------------------------------------------------------------------------------------------ formats
@@ -780,8 +788,7 @@ def over(colour: Tensor, alpha: Tensor, background: Tensor) -> Tensor:
 
 def to_rgba(colour: Tensor, alpha: Tensor) -> Tensor:
     """Straight (unpremultiplied) colour and alpha [H, W, 4]; transparent black where alpha is 0."""
-    safe = torch.where(alpha > 0, alpha, torch.ones_like(alpha))
-    return torch.cat([colour / safe[..., None], alpha[..., None]], dim=-1)
+    return torch.cat([_divide(colour, alpha[..., None]), alpha[..., None]], dim=-1)
 
 
 def to_nv12(rgb: Tensor) -> Tensor:

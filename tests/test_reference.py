@@ -198,14 +198,14 @@ def test_gradient_of_composite_and_formats() -> None:
     head, torso, mask = random_layer(0), random_layer(10), rand(20, 4, 6)
 
     def composed(head_colour, head_alpha, head_depth, torso_colour, torso_alpha, torso_depth, mask, background):
-        colour, alpha = reference.composite(
+        colour, alpha, depth = reference.composite(
             Layer(head_colour, head_alpha, head_depth, head.doubt),
             Layer(torso_colour, torso_alpha, torso_depth, torso.doubt),
             depth_softness=0.02,
         )
         colour, alpha = reference.fill_holes(colour, alpha, mask)
         picture = reference.over(colour, alpha, background)
-        return reference.to_rgba(colour, alpha), picture, reference.to_nv12(0.5 * picture)
+        return reference.to_rgba(colour, alpha), depth, picture, reference.to_nv12(0.5 * picture)
 
     assert gradcheck(composed, differentiable(*head[:3], *torso[:3], mask, rand(21, 4, 6, 3)), fast_mode=True)
 
@@ -391,9 +391,7 @@ def test_each_channel_of_an_offset_goes_where_it_belongs() -> None:
     torch.testing.assert_close(changed.log_scale[:2], gaussians.log_scale[:2] + offsets[:, 6:9])
     torch.testing.assert_close(changed.opacity_logit[:2], gaussians.opacity_logit[:2] + offsets[:, 9])
     torch.testing.assert_close(changed.colour[:2], gaussians.colour[:2] + offsets[:, 10:])
-    bright = reference.deform(gaussians, offsets + 5)
-    assert (bright.colour[:2] == 1).all()
-    torch.testing.assert_close(bright.colour[2], gaussians.colour[2])
+    torch.testing.assert_close(changed.colour[2], gaussians.colour[2])
 
 
 @few
@@ -437,15 +435,16 @@ def test_deform_turns_by_the_rotation_vector() -> None:
 def test_projection_is_the_linearised_camera() -> None:
     size = (64, 48)
     world_to_camera, intrinsics = camera_tensors(make_camera(size, yaw=0.4))
-    bound = random_bound(3, 5)
+    bound, colour = random_bound(3, 5), randn(5, 5, 3)
 
     def to_pixel(point: torch.Tensor) -> torch.Tensor:
         homogeneous = intrinsics @ (world_to_camera[:3, :3] @ point + world_to_camera[:3, 3])
         return homogeneous[:2] / homogeneous[2]
 
     opacity = rand(4, 5)
-    plain = reference.project(bound, opacity, rand(5, 5, 3), world_to_camera, intrinsics, size, antialiased=False)
-    smooth = reference.project(bound, opacity, rand(5, 5, 3), world_to_camera, intrinsics, size, antialiased=True)
+    plain = reference.project(bound, opacity, colour, world_to_camera, intrinsics, size, antialiased=False)
+    smooth = reference.project(bound, opacity, colour, world_to_camera, intrinsics, size, antialiased=True)
+    torch.testing.assert_close(plain.colour, colour.clamp(0, 1))
     for i in range(5):
         jacobian = torch.autograd.functional.jacobian(to_pixel, bound.mean[i])
         before = jacobian @ bound.covariance[i] @ jacobian.T
@@ -597,10 +596,12 @@ def test_composite_blends_over_the_softness_of_depth() -> None:
     head, torso = random_layer(0), random_layer(10)
     for difference, front in ((0.03, 1.0), (0.02, 1.0), (0.01, 0.84375), (0.0, 0.5), (-0.02, 0.0)):
         torso = torso._replace(depth=head.depth + difference)
-        colour, _ = reference.composite(head, torso, depth_softness=0.02)
+        colour, alpha, depth = reference.composite(head, torso, depth_softness=0.02)
         over = head.colour + (1 - head.alpha[..., None]) * torso.colour
         under = torso.colour + (1 - torso.alpha[..., None]) * head.colour
         torch.testing.assert_close(colour, front * over + (1 - front) * under)
+        head_share = head.alpha * (1 - (1 - front) * torso.alpha)
+        torch.testing.assert_close(depth, torso.depth - head_share / alpha * difference)
 
 
 @few
@@ -609,19 +610,18 @@ def test_composite_with_an_empty_layer_is_the_other_layer(seed: int) -> None:
     layer, depth = random_layer(seed), 2 * rand(seed + 3, 4, 6)
     empty = Layer(torch.zeros_like(layer.colour), torch.zeros_like(layer.alpha), depth, layer.doubt)
     for pair in ((layer, empty), (empty, layer)):
-        colour, alpha = reference.composite(*pair, depth_softness=0.01)
-        torch.testing.assert_close(colour, layer.colour)
-        torch.testing.assert_close(alpha, layer.alpha)
+        composed = reference.composite(*pair, depth_softness=0.01)
+        for value, expected in zip(composed, layer, strict=False):
+            torch.testing.assert_close(value, expected)
 
 
 @few
 @given(seeds)
 def test_composite_does_not_care_which_layer_is_called_head(seed: int) -> None:
     head, torso = random_layer(seed), random_layer(seed + 10)
-    colour, alpha = reference.composite(head, torso, depth_softness=0.02)
-    other_colour, other_alpha = reference.composite(torso, head, depth_softness=0.02)
-    torch.testing.assert_close(colour, other_colour)
-    torch.testing.assert_close(alpha, other_alpha)
+    composed = reference.composite(head, torso, depth_softness=0.02)
+    torch.testing.assert_close(composed, reference.composite(torso, head, depth_softness=0.02))
+    alpha = composed[1]
     assert ((alpha >= torch.maximum(head.alpha, torso.alpha) - 1e-12) & (alpha <= 1)).all()
 
 
@@ -629,7 +629,7 @@ def test_an_opaque_layer_in_front_hides_the_other() -> None:
     front, back = random_layer(0), random_layer(10)
     front = front._replace(alpha=torch.ones_like(front.alpha), depth=torch.full_like(front.depth, 0.5))
     for pair in ((front, back), (back, front)):
-        colour, alpha = reference.composite(*pair, depth_softness=0.01)
+        colour, alpha, _ = reference.composite(*pair, depth_softness=0.01)
         torch.testing.assert_close(colour, front.colour)
         assert (alpha == 1).all()
 
