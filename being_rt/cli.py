@@ -23,7 +23,6 @@ try:
     import tyro
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
-    from rich.table import Table
     from rich.text import Text
 except ImportError:
     print('being: the command line needs its extra: pip install "being_rt[cli]"', file=sys.stderr)
@@ -194,7 +193,7 @@ def _make_video(job: VideoJob) -> int:
         result = job.run(report)
     width, height = result.size
     print(
-        f"{result.path}: {result.duration:.2f} s of {width}x{height} video at {float(result.fps):.6g} fps, "
+        f"{Path(result.path).resolve()}: {result.duration:.2f} s of {width}x{height} video at {float(result.fps):.6g} fps, "
         f"{result.frames} frames; took {result.elapsed:.1f} s, {result.speed:.1f} times real time"
     )
     return 0
@@ -207,14 +206,14 @@ def _print_facts(facts: dict[str, Any]) -> None:
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:
-    table = Table(box=None, pad_edge=False, show_header=False)
+    console = Console(highlight=False, soft_wrap=True)
     colours = {"ok": "green", "absent": "yellow", "broken": "red"}
+    width = max(len(finding.subject) for finding in findings)
     for finding in findings:
-        remedy = f"\n-> {finding.remedy}" if finding.remedy else ""
-        table.add_row(
-            Text(finding.state, colours[finding.state]), Text(finding.subject), Text(f"{finding.detail}{remedy}")
-        )
-    Console(highlight=False).print(table)
+        line = Text(f"{finding.state:6}", colours[finding.state])
+        console.print(line.append(f"  {finding.subject:{width}}  {finding.detail}", "default"))
+        if finding.remedy:
+            console.print(Text(f"{'':{width + 10}}to get it: {finding.remedy}"))
 
 
 if __name__ == "__main__":

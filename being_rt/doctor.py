@@ -133,7 +133,7 @@ def _optional_packages() -> list[Finding]:
     for module, extra, purpose in (
         ("scipy", "demo", "demo people"),
         ("espeakng_loader", "say", "being say"),
-        ("torch", "train", "the picture guard of the bench, training"),
+        ("torch", "train", "bench's guard"),
     ):
         try:
             version = importlib.metadata.version(module.replace("_", "-"))

@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 
 from being_rt.avatar.avatar import Avatar
 from being_rt.errors import InvalidParameterError
-from being_rt.files import os_error_reason
 from being_rt.flame.params import FlameParams
 from being_rt.video import VideoWriter, check_video_path, check_video_size, exact_fps
 
@@ -281,10 +280,8 @@ def open_avatar(name: str) -> Avatar:
 
 def parse_size(size: Size) -> tuple[int, int]:
     """``"1920x1080"`` or ``(1920, 1080)`` as (width, height). Raises ``InvalidParameterError``."""
-    match = re.fullmatch(r"\s*(-?\d+)\s*[x×*,]\s*(-?\d+)\s*", size) if isinstance(size, str) else None
-    values = match.groups() if match else size
     try:
-        width, height = (int(value) for value in values)
+        width, height = (int(side) for side in (re.split("[x×]", size) if isinstance(size, str) else size))
     except (TypeError, ValueError):
         raise InvalidParameterError(f"size must be WIDTHxHEIGHT, such as 1920x1080, got {size!r}") from None
     return width, height
