@@ -304,10 +304,7 @@ def parse_background(background: str) -> Background:
             f"background {background!r} is neither a colour such as #203040 nor a picture file that exists"
         ) from None
     except (OSError, ValueError, Image.DecompressionBombError) as problem:
-        reason = (
-            os_error_reason(problem) if isinstance(problem, OSError) and problem.errno else "not a readable picture"
-        )
-        raise InvalidParameterError(f"cannot use {background} as background: {reason}") from problem
+        raise InvalidParameterError(f"cannot use {background} as background: it is not a readable picture") from problem
 
 
 def _with_length(params: FlameParams, count: int) -> FlameParams:
