@@ -71,9 +71,10 @@ class _Sculptor:
         soft = self.skin | (part == Part.MOUTH_INTERIOR)
         self.face = smoothstep(-0.035, 0.010, self.z) * soft
         seam_z = self.v[mesh.mouth_rows[LIP_ROWS - 1][0], 2]
-        self.inside = np.where(part == Part.MOUTH_INTERIOR, np.exp(-np.maximum(seam_z - self.z, 0.0) / 0.010), 1.0)
+        self.inside = np.where(part == Part.MOUTH_INTERIOR, np.exp(-np.maximum(seam_z - self.z, 0.0) / 0.015), 1.0)
         upper = np.where(self.side != 0, self.side > 0, self.y > lip_seam(np.minimum(self.ax, MOUTH_HALF_WIDTH)))
-        span = np.exp(-((self.ax / 0.0225) ** 4)) * self.face * self.inside
+        free = smoothstep(1.0, 0.72, np.minimum(self.u, 1.0))  # the corners belong to neither lip
+        span = np.exp(-((self.ax / 0.0225) ** 4)) * free * self.face * self.inside
         self.upper_lip = upper * bell(np.maximum(self.y - STOMION_Y, 0.0), 0.016) * span
         self.lower_lip = ~upper * bell(np.maximum(STOMION_Y - self.y, 0.0), 0.017) * span
         self.mouth = bell(self.ax, 0.030) * bell(self.y - STOMION_Y, 0.016) * self.face * self.inside
@@ -99,7 +100,7 @@ class _Sculptor:
         return self.ax - (0.0175 + 0.50 * drop + 4.0 * drop**2)
 
     def along_fold(self) -> Float64:
-        return smoothstep(-0.064, -0.046, self.y) * smoothstep(0.002, -0.014, self.y) * self.face * self.skin
+        return smoothstep(-0.056, -0.036, self.y) * smoothstep(0.004, -0.014, self.y) * self.face * self.skin
 
 
 def _move(weight: Float64, direction: Float64) -> Float64:
@@ -154,22 +155,22 @@ def _named_fields(mesh: HeadMesh) -> dict[str, Float64]:
 
     # Zygomaticus major (AU12): the whole lip line is drawn out and up, most at the corners; the cheek is pushed up,
     # bulges over the nasolabial fold and closes the lower lid a little.
-    line = bell(s.y - STOMION_Y, 0.020) * smoothstep(0.056, 0.022, s.ax) * s.face * s.inside
+    line = bell(s.y - STOMION_Y, 0.021) * smoothstep(0.060, 0.022, s.ax) * s.face * s.inside
     u = np.minimum(s.u, 1.15)
     fold, along = s.fold(), s.along_fold()
-    bulge = bell(fold - 0.0075, 0.0065) * along
-    crease = bell(fold + 0.0005, 0.0036) * along
+    bulge = bell(fold - 0.0105, 0.0090) * along
+    crease = bell(fold + 0.0010, 0.0050) * along
     both(
         "smile",
-        _move(line * u, s.out * 0.0056)
-        + _move(line * u**2.4, _Y * 0.0050 - _Z * 0.0052)
-        + _move(cheek, _Y * 0.0038 + _Z * 0.0026)
-        + _move(bulge, s.normal * 0.0026 + _Y * 0.0012)
-        - _move(crease, s.normal * 0.0016)
+        _move(line * u, s.out * 0.0066)
+        + _move(line * u**2.6, _Y * 0.0070 - _Z * 0.0058)
+        + _move(cheek, _Y * 0.0040 + _Z * 0.0028)
+        + _move(bulge, s.normal * 0.0022 + _Y * 0.0012)
+        - _move(crease, s.normal * 0.0009)
         + _move(lower_lid, _Y * 0.0010 + _Z * 0.0004)
-        + _move(s.upper_lip, _Y * 0.0006 - _Z * 0.0012)
-        + _move(s.lower_lip, _Y * 0.0006 - _Z * 0.0014)
-        + to_seam * (0.22 * line * bell(s.t, 1.2))[:, None],
+        + _move(s.upper_lip, _Y * 0.0008 - _Z * 0.0012)
+        + _move(s.lower_lip, _Y * 0.0008 - _Z * 0.0014)
+        + to_seam * (0.20 * line * bell(s.t, 1.2))[:, None],
     )
     both("frown", _move(s.corner, -_Y * 0.0062 + s.out * 0.001) + _move(s.around_corner, -_Y * 0.0030))  # AU15
     both("dimple", _move(s.corner, s.out * 0.0042 - _Z * 0.0036) + _move(s.around_corner, -_Z * 0.001))  # AU14
@@ -188,8 +189,8 @@ def _named_fields(mesh: HeadMesh) -> dict[str, Float64]:
     fields["funnel"] = (  # AU22
         _move(s.mouth, gather)
         + _move(s.corner * 0.5, -s.out * 0.004)
-        + _move(s.upper_lip, _Y * 0.0034 + _Z * 0.0012)
-        + _move(s.lower_lip, -_Y * 0.0040 + _Z * 0.0008)
+        + _move(s.upper_lip, _Y * 0.0022 + _Z * 0.0014)
+        + _move(s.lower_lip, -_Y * 0.0030 + _Z * 0.0010)
     )
     lips = s.upper_lip + s.lower_lip
     both("press", to_seam * (0.30 * lips * bell(s.t, 1.1))[:, None] - _move(lips, _Z * 0.0016))  # AU24
@@ -240,7 +241,8 @@ def _named_fields(mesh: HeadMesh) -> dict[str, Float64]:
     both("nostrilFlare", _move(s.patch((0.013, -0.015, 0.054), (0.006, 0.008, 0.010)), s.out * 0.0022))  # AU38
     tongue = (mesh.part == Part.TONGUE) * 1.0
     ahead = smoothstep(-0.002, 0.045, s.z) * tongue
-    fields["tongueOut"] = _move(ahead, _Z * 0.0340 - _Y * 0.0010) - _move(ahead**2, _Y * 0.0060)
+    tip = smoothstep(0.022, 0.046, s.z) * tongue  # over the lower teeth and the lip, then down
+    fields["tongueOut"] = _move(ahead, _Z * 0.0360 + _Y * 0.0100) - _move(tip, _Y * 0.0110)
     fields["tongueUp"] = _move(smoothstep(0.012, 0.045, s.z) * tongue, _Y * 0.0075 + _Z * 0.0030)
     upper, lower = _lid_angles(mesh)
     for name, right in (("Left", False), ("Right", True)):
@@ -300,7 +302,8 @@ def _mouth_close(mesh: HeadMesh, weights: Float64, pose_basis: Float64) -> Float
     inner = mesh.mouth_rows[LIP_ROWS - 1]
     columns = np.arange(MOUTH_CORNER + 1)
     up, down = inner[columns], inner[len(inner) - 1 - columns]
-    meet = 0.42 * posed[up] + 0.58 * posed[down]
+    share = np.array([0.5, 0.26, 0.75])  # the lower lip rises most of the way; the teeth keep the lips forward
+    meet = share * posed[up] + (1.0 - share) * posed[down]
     x_of = mesh.vertices[up, 0]
     order = np.argsort(x_of)
     ids = np.flatnonzero(s.face * s.inside > 1e-4)

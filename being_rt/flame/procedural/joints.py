@@ -47,7 +47,7 @@ def jaw_weights(mesh: HeadMesh) -> Float64:
     weight *= smoothstep(-0.060, 0.005, z + 0.35 * (y + 0.09))
     weight *= smoothstep(-0.122, -0.084, y - 0.25 * np.clip(z, -0.02, 0.05)) * smoothstep(0.015, -0.03, y)
     side = mouth_side(mesh)
-    corner = np.clip(x / MOUTH_HALF_WIDTH, 0.0, 1.0) ** 4.5
+    corner = np.clip(x / MOUTH_HALF_WIDTH, 0.0, 1.0) ** 3.5
     inside = mesh.part == Part.MOUTH_INTERIOR
     weight = np.where(side > 0, np.where(inside, 0.45, 0.48) * corner, weight)
     weight = np.where(side < 0, 1.0 - np.where(inside, 0.50, 0.52) * corner, weight)

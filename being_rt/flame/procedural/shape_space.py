@@ -99,7 +99,7 @@ _AGED = {
     "nose_tip_up": -0.4,
     "ear_size": 0.7,
     "brow_height": -0.4,
-    "folds": 1.8,
+    "folds": 1.4,
 }
 
 
@@ -146,7 +146,7 @@ def _scaled(s: _Place, center: Float64, factors: tuple[float, float, float]) -> 
 
 def _jaw_width(s: _Place) -> Float64:
     low = smoothstep(0.010, -0.060, s.y) * smoothstep(-0.130, -0.085, s.y) * smoothstep(-0.075, -0.020, s.z)
-    return _move(low * np.clip(s.ax / 0.05, 0.0, 1.0), s.out * 0.0048)
+    return _move(low * np.clip(s.ax / 0.05, 0.0, 1.0), s.out * 0.0038)
 
 
 def _chin_length(s: _Place) -> Float64:
@@ -181,7 +181,7 @@ def _folds(s: _Place) -> Float64:
     drop = np.clip(-0.012 - s.y, 0.0, 0.045)
     fold = s.ax - (0.0185 + 0.50 * drop + 4.0 * drop**2)
     along = smoothstep(-0.064, -0.046, s.y) * smoothstep(0.000, -0.016, s.y) * smoothstep(0.0, 0.03, s.z)
-    field = _move(along, _Z * 0.0010) * (1.3 * bell(fold - 0.0075, 0.0065) - 1.1 * bell(fold, 0.0045))[:, None]
+    field = _move(along, _Z * 0.0010) * (1.2 * bell(fold - 0.0095, 0.0085) - 0.8 * bell(fold, 0.0060))[:, None]
     marionette = bell(s.ax - 0.0300, 0.0050) * bell(s.y + 0.0580, 0.0090) * smoothstep(0.0, 0.03, s.z)
     return field - _move(marionette, _Z * 0.0010)
 
@@ -320,4 +320,4 @@ def seed_weights(seed: int) -> Float64:
     masculinity = rng.choice([-1.0, 1.0]) * rng.uniform(0.6, 1.2)
     weights = trait_weights(HeadTraits(masculinity=masculinity, age=float(rng.uniform(-0.3, 0.8))))
     spread = np.concatenate([np.full(len(FIELD_NAMES), 0.65), np.full(SHAPE_COUNT - len(FIELD_NAMES), 0.55)])
-    return weights + np.clip(rng.normal(size=SHAPE_COUNT), -2.0, 2.0) * spread
+    return weights + np.clip(rng.normal(size=SHAPE_COUNT), -1.7, 1.7) * spread

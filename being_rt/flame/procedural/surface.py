@@ -20,8 +20,8 @@ Float64 = NDArray[np.float64]
 Distance = Callable[[Float64], Float64]
 
 EYE = np.array([0.0310, 0.0250, 0.0258])  # centre of the left eyeball
-EYEBALL_RADIUS = 0.0128
-LID_RADIUS = 0.0141  # outer surface of the lids about the eye's centre
+EYEBALL_RADIUS = 0.0132
+LID_RADIUS = 0.0145  # outer surface of the lids about the eye's centre
 MOUTH_HALF_WIDTH = 0.0250
 STOMION_Y = -0.0435  # where the lips meet on the midline
 CHIN_Y = -0.0880
@@ -104,25 +104,25 @@ class _Curve:
 
 # The face as horizontal superellipse slices. Heights of the slices, then per slice: half width, front (z on the
 # midline), z of the widest point, back, and the superellipse's power (2 = ellipse, more = squarer).
-_SLICES = [-0.0880, -0.0845, -0.0785, -0.0700, -0.0600, -0.0490, -0.0300, -0.0050, 0.0200, 0.0450, 0.0700, 0.1000]
+_SLICES = [-0.0880, -0.0845, -0.0785, -0.0700, -0.0600, -0.0490, -0.0300, -0.0050, 0.0200, 0.0450, 0.0700, 0.0900, 0.1200]
 FACE_HALF_WIDTH = _Curve(
-    _SLICES, [0.006, 0.0185, 0.0295, 0.0410, 0.0510, 0.0580, 0.0640, 0.0680, 0.0695, 0.0680, 0.0625, 0.047]
+    _SLICES, [0.006, 0.0185, 0.0290, 0.0400, 0.0500, 0.0572, 0.0636, 0.0680, 0.0695, 0.0675, 0.0620, 0.054, 0.030]
 )
 _FACE_FRONT = _Curve(
-    _SLICES, [0.030, 0.0425, 0.0480, 0.0490, 0.0465, 0.0475, 0.0490, 0.0485, 0.0475, 0.0485, 0.0435, 0.025]
+    _SLICES, [0.030, 0.0425, 0.0480, 0.0490, 0.0465, 0.0475, 0.0490, 0.0485, 0.0475, 0.0485, 0.0448, 0.0350, 0.000]
 )
 FACE_WIDEST_Z = _Curve(
-    _SLICES, [0.020, 0.0160, 0.0100, 0.0000, -0.012, -0.022, -0.032, -0.038, -0.040, -0.042, -0.042, -0.042]
+    _SLICES, [0.020, 0.0160, 0.0100, 0.0000, -0.012, -0.022, -0.032, -0.038, -0.040, -0.042, -0.042, -0.042, -0.042]
 )
 _FACE_BACK = _Curve(
-    _SLICES, [0.010, 0.0, -0.012, -0.026, -0.048, -0.072, -0.095, -0.105, -0.105, -0.105, -0.105, -0.105]
+    _SLICES, [0.010, 0.0, -0.012, -0.026, -0.048, -0.072, -0.095, -0.105, -0.105, -0.105, -0.105, -0.100, -0.070]
 )
-_FACE_POWER = _Curve(_SLICES, [2.0, 2.0, 2.05, 2.15, 2.25, 2.3, 2.35, 2.35, 2.3, 2.3, 2.3, 2.2])
+_FACE_POWER = _Curve(_SLICES, [2.0, 2.0, 2.05, 2.15, 2.25, 2.3, 2.35, 2.35, 2.3, 2.3, 2.3, 2.2, 2.0])
 
 
 def neck_axis_z(y: Float64) -> Float64:
     """z of the neck's axis at height y: the base of the neck lies behind the head's centre."""
-    return -0.050 + 0.30 * np.minimum(y + 0.085, 0.0)
+    return -0.050 - 0.30 * 0.012 * np.logaddexp(0.0, -(y + 0.092) / 0.012)
 
 
 def lip_seam(x: Float64) -> Float64:
@@ -160,7 +160,7 @@ def _bumps(x: Float64, y: Float64, z: Float64) -> Float64:
     h += 0.0015 * bell(ax - 0.042, 0.010) * bell(y - 0.0425, 0.009)
     h += 0.0012 * bell(x, 0.012) * bell(y - 0.047, 0.010)  # glabella
     h -= 0.0086 * bell(dx + 0.001, 0.0165) * bell(dy - 0.001, 0.0125)  # socket
-    h -= 0.0036 * bell(ax - 0.0145, 0.0065) * bell(dy - 0.001, 0.0110)  # beside the nose's root
+    h -= 0.0022 * bell(ax - 0.0135, 0.0060) * bell(dy - 0.001, 0.0110)  # beside the nose's root
     h += 0.0042 * bell(ax - 0.047, 0.017) * bell(y + 0.003, 0.016)  # cheekbone
     h += 0.0038 * bell(ax - 0.030, 0.015) * bell(y + 0.014, 0.015)  # apple of the cheek
     h -= 0.0014 * bell(ax - 0.049, 0.014) * bell(y + 0.043, 0.018)  # hollow below it
@@ -179,25 +179,25 @@ def _bumps(x: Float64, y: Float64, z: Float64) -> Float64:
     upper, lower = bell(t - 0.42, 0.52), bell(t + 0.45, 0.50)
     h += span * np.where(over > 0, 0.0040 * upper + 0.0006 * bell(x, 0.005) * upper, 0.0046 * lower)
     inside = np.clip(1.12 - (ax / MOUTH_HALF_WIDTH) ** 4, 0.0, 1.0) * (ax < MOUTH_HALF_WIDTH * 1.05)
-    h -= 0.0016 * bell(over, 0.0010) * inside  # the seam's groove
+    h -= 0.0012 * bell(over, 0.0013) * inside  # the seam's groove
     h -= 0.0016 * bell(ax - MOUTH_HALF_WIDTH - 0.0010, 0.0040) * bell(over + 0.0006, 0.0042)  # corner of the mouth
     return h * smoothstep(-0.030, 0.005, z)
 
 
 def _nose(x: Float64, y: Float64, z: Float64) -> Float64:
     ax = np.abs(x)
-    d = _capsule(ax, y, z, (0.0, 0.030, 0.0405), (0.0, -0.006, 0.0650), 0.0058, 0.0062)  # bridge
-    d = smooth_min(d, _ellipsoid(ax - 0.0022, y + 0.0088, z - 0.0655, (0.0070, 0.0068, 0.0080)), 0.006)  # tip
-    wing = _capsule(ax, y, z, (0.0070, -0.0125, 0.0590), (0.0112, -0.0150, 0.0500), 0.0046, 0.0050)
-    d = smooth_min(d, wing, 0.0055)
-    d = smooth_min(d, _capsule(ax, y, z, (0.0, -0.0140, 0.0640), (0.0, -0.0225, 0.0515), 0.0044, 0.0046), 0.004)
-    d = smooth_min(d, _capsule(ax, y, z, (0.006, 0.012, 0.0440), (0.009, -0.010, 0.0510), 0.0060, 0.0066), 0.008)
-    return smooth_max(d, -_ellipsoid(ax - 0.0066, y + 0.0205, z - 0.0585, (0.0028, 0.0034, 0.0056)), 0.003)  # nostrils
+    d = _capsule(ax, y, z, (0.0, 0.030, 0.0405), (0.0, -0.006, 0.0648), 0.0058, 0.0062)  # bridge
+    d = smooth_min(d, _ellipsoid(ax - 0.0022, y + 0.0086, z - 0.0652, (0.0070, 0.0066, 0.0080)), 0.006)  # tip
+    d = smooth_min(d, _capsule(ax, y, z, (0.0060, 0.012, 0.0440), (0.0090, -0.010, 0.0510), 0.0060, 0.0064), 0.008)
+    wing = _capsule(ax, y, z, (0.0072, -0.0122, 0.0592), (0.0114, -0.0146, 0.0508), 0.0044, 0.0048)
+    d = smooth_min(d, wing, 0.0048)
+    d = smooth_min(d, _capsule(ax, y, z, (0.0, -0.0135, 0.0640), (0.0, -0.0185, 0.0530), 0.0042, 0.0044), 0.005)
+    return smooth_max(d, -_ellipsoid(ax - 0.0064, y + 0.0200, z - 0.0585, (0.0028, 0.0032, 0.0054)), 0.003)  # nostrils
 
 
 def ear_frame(x: Float64, y: Float64, z: Float64) -> tuple[Float64, Float64, Float64]:
     """Coordinates in the left auricle's plate: backwards, up along the ear, outwards."""
-    px, py, pz = np.abs(x) - EAR[0], y - EAR[1], z - EAR[2]
+    px, py, pz = np.abs(x) - EAR[0] - 0.16 * (y - EAR[1]), y - EAR[1], z - EAR[2]  # the top stands off
     back, out = -pz * np.cos(0.45) + px * np.sin(0.45), px * np.cos(0.45) + pz * np.sin(0.45)
     return back * np.cos(0.17) + py * np.sin(0.17), py * np.cos(0.17) - back * np.sin(0.17), out
 
@@ -206,7 +206,7 @@ def ear_point(back: Float64, up: Float64, out: Float64) -> Float64:
     """Inverse of :func:`ear_frame` for the left ear: [..., 3]."""
     b, py = back * np.cos(0.17) - up * np.sin(0.17), up * np.cos(0.17) + back * np.sin(0.17)
     px, pz = b * np.sin(0.45) + out * np.cos(0.45), -b * np.cos(0.45) + out * np.sin(0.45)
-    return np.stack([px + EAR[0], py + EAR[1], pz + EAR[2]], -1)
+    return np.stack([px + 0.16 * py + EAR[0], py + EAR[1], pz + EAR[2]], -1)
 
 
 def ear_outline_scale(back: Float64, up: Float64) -> Float64:
@@ -221,7 +221,7 @@ def ear_dish(back: Float64, up: Float64) -> Float64:
     concha = np.hypot((back + 0.0035) / 0.0082, (up + 0.0040) / 0.0100)
     ridge = np.hypot((back + 0.0010) / 0.0112, (up - 0.0015) / 0.0180)
     height = -0.0062 * np.exp(-(concha**4) * 0.7)
-    height += 0.0022 * bell(ridge - 1.0, 0.20) * smoothstep(-0.006, 0.001, back) * smoothstep(-0.018, -0.010, up)
+    height += 0.0034 * bell(ridge - 1.0, 0.20) * smoothstep(-0.006, 0.001, back) * smoothstep(-0.018, -0.010, up)
     return height + 0.0012 * smoothstep(0.6, 1.0, rho)
 
 
@@ -242,14 +242,13 @@ def _ear(x: Float64, y: Float64, z: Float64) -> Float64:
 def _neck(x: Float64, y: Float64, z: Float64) -> Float64:
     axis = neck_axis_z(y)
     front = smoothstep(-0.04, 0.04, z - axis)
-    radius = 0.0535 + 0.004 * smoothstep(-0.11, -0.09, y)
-    d = np.sqrt((x / 1.0) ** 2 + ((z - axis) / (1.08 - 0.06 * front)) ** 2) - radius
-    u = (y + 0.09) / -0.10
-    muscle = np.abs(x) - (0.046 - 0.034 * np.clip(u, 0.0, 1.1))  # sternocleidomastoid, towards the notch
-    d = d - 0.0022 * bell(muscle, 0.010) * smoothstep(0.0, 0.03, z - axis)
-    d = d - 0.0020 * bell(x, 0.010) * bell(y + 0.132, 0.012) * (z > axis)  # larynx
-    shoulder = _ellipsoid(x, y + 0.262, z + 0.108, (0.165, 0.088, 0.072))
-    return smooth_max(smooth_min(d, shoulder, 0.040), y + 0.02, 0.03)
+    d = np.sqrt(x**2 + ((z - axis) / (1.12 - 0.08 * front)) ** 2) - 0.0490
+    u = np.clip((y + 0.09) / -0.10, 0.0, 1.1)
+    muscle = np.abs(x) - (0.043 - 0.032 * u)  # sternocleidomastoid, towards the notch
+    d = d - 0.0024 * bell(muscle, 0.010) * smoothstep(0.0, 0.03, z - axis) * smoothstep(0.0, 0.3, u)
+    d = d - 0.0016 * bell(x, 0.010) * bell(y + 0.130, 0.012) * smoothstep(0.0, 0.02, z - axis)  # larynx
+    shoulder = _ellipsoid(x, y + 0.262, z + 0.108, (0.160, 0.090, 0.070))
+    return smooth_max(smooth_min(d, shoulder, 0.065), y + 0.02, 0.03)
 
 
 def skull_distance(points: Float64) -> Float64:
@@ -269,8 +268,11 @@ def skull_distance(points: Float64) -> Float64:
     d = smooth_min(d, _neck(x, y, z), 0.016)
     d = d - _bumps(x, y, z)
     d = smooth_min(d, _nose(x, y, z), 0.0055)
-    lid = np.sqrt((np.abs(x) - EYE[0]) ** 2 + (y - EYE[1]) ** 2 + (z - EYE[2]) ** 2) - LID_RADIUS
-    return smooth_min(d, lid, 0.0032)
+    d = d + 0.0050 * bell(np.abs(x) - 0.0160, 0.0046) * bell(y - EYE[1] + 0.0006, 0.0062) * (z > 0.0)  # inner eye corner
+    lid = _ellipsoid(
+        np.abs(x) - EYE[0] + 0.0010, y - EYE[1], z - EYE[2], (LID_RADIUS + 0.0016, LID_RADIUS, LID_RADIUS)
+    )
+    return smooth_min(d, lid, 0.0034)
 
 
 def head_distance(points: Float64) -> Float64:

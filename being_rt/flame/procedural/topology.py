@@ -79,8 +79,8 @@ class HeadMesh:
 def eye_contour(angle: Float64) -> tuple[Float64, Float64]:
     """Lid margin about the left eye's centre: 0 outer corner, pi/2 top, pi inner corner. Returns (dx, dy) [N]."""
     c, s = np.cos(angle), np.sin(angle)
-    x = np.where(c > 0, 0.0150, 0.0153) * c
-    upper = 0.0064 * np.clip(s, 0.0, 1.0) ** 0.95 * (1.0 - 0.12 * c)
+    x = np.where(c > 0, 0.0142, 0.0154) * c  # the opening lies towards the nose from the ball's centre
+    upper = 0.0055 * np.clip(s, 0.0, 1.0) ** 0.92 * (1.0 - 0.10 * c)
     lower = -0.0050 * np.clip(-s, 0.0, 1.0) ** 0.98 * (1.0 + 0.14 * c)
     return x, 0.0010 * c + np.where(s >= 0.0, upper, lower) - 0.0004
 
@@ -109,7 +109,7 @@ def _mouth_rings() -> list[Float64]:
     above = s > 1e-6
     rings = []
     # height in lip heights, and how far beyond the corner the ring reaches
-    for height, beyond in ((1.75, 0.0085), (1.35, 0.0048), (1.0, 0.0020), (0.68, 0.0010), (0.36, 0.0004), (0.02, 0.0)):
+    for height, beyond in ((1.75, 0.0085), (1.35, 0.0048), (1.0, 0.0020), (0.62, 0.0010), (0.26, 0.0004), (0.004, 0.0)):
         x = (MOUTH_HALF_WIDTH + beyond) * c**0.92
         lip_x = x * MOUTH_HALF_WIDTH / (MOUTH_HALF_WIDTH + beyond)
         margin = max(height - 1.0, 0.0) * 0.008 * np.abs(s)
@@ -126,10 +126,10 @@ def _mouth_rings() -> list[Float64]:
     sign = np.sign(np.where(np.abs(s) < 1e-6, 0.0, s))
     # depth behind the lips, heights of roof and floor, width factor
     for depth, roof, floor, width in (
-        (0.0025, 0.0010, 0.0010, 0.99),
-        (0.0060, 0.0042, 0.0045, 1.00),
-        (0.0080, 0.0110, 0.0120, 1.06),
-        (0.0150, 0.0150, 0.0165, 1.10),
+        (0.0025, 0.0010, 0.0010, 0.98),
+        (0.0060, 0.0042, 0.0045, 0.95),
+        (0.0080, 0.0110, 0.0120, 0.95),
+        (0.0150, 0.0150, 0.0165, 1.02),
         (0.0300, 0.0140, 0.0165, 0.95),
         (0.0480, 0.0080, 0.0110, 0.60),
     ):
@@ -150,23 +150,24 @@ def _ear_rings() -> tuple[list[Float64], Float64]:
     up = 0.0310 * s
     width = 0.0168 * (1.0 - 0.30 * smoothstep(0.004, -0.032, up))
     back = width * c
-    root_back = np.where(c > 0, 0.0055 + 0.0065 * c, 0.0055 + 0.0270 * c)
-    root_up = 0.0015 + s * (0.0325 - 0.0085 * behind)
+    root_back = np.where(c > 0, -0.0075 + 0.0110 * c, -0.0075 + 0.0130 * c)
+    root_up = -0.0005 + s * (0.0275 + 0.0035 * smoothstep(0.3, -0.4, c) * (s > 0))
     start = surface.ear_point(root_back, root_up, np.full_like(c, -0.05))
     direction = surface.ear_point(0.0 * c, 0.0 * c, np.ones_like(c)) - surface.EAR
     root, _ = surface.march(start, direction, 0.0, 0.09, surface.skull_distance, 60)
-    front_rows = [
-        surface.ear_point(back * k, up * k, surface.ear_dish(back * k, up * k) + lift)
-        for k, lift in ((0.99, 0.0026), (0.84, 0.0030), (0.68, 0.0022), (0.48, 0.0020), (0.26, 0.0018))
-    ]
-    rear = surface.ear_point(back * 0.80, up * 0.86, surface.ear_dish(back * 0.8, up * 0.86) - 0.0030)
-    crest = front_rows[0]
+
+    def on_plate(scale: float, lift: float) -> Float64:
+        dish = surface.ear_dish(back * scale, up * scale)
+        return surface.ear_point(back * scale, up * scale, dish + lift)
+
+    # over the rim (its outermost line, its crest), then down the front: scapha, antihelix, wall and floor of the concha
+    crest = [on_plate(k, lift) for k, lift in ((1.03, 0.0), (0.93, 0.0050))]
+    inner = [on_plate(k, 0.0022) for k in (0.79, 0.64, 0.46, 0.25)]
     rows = [root]
-    for k in (0.33, 0.70):
-        direct = root + (crest - root) * (0.35 + 0.45 * k)
-        around = root + (rear - root) * (0.25 + 0.9 * k)
-        rows.append(direct + behind[:, None] * (around - direct))
-    rows += front_rows
+    for along, scale in ((0.30, 0.60), (0.68, 0.86)):
+        direct = root + (crest[0] - root) * along
+        rows.append(direct + behind[:, None] * (on_plate(scale, -0.0030) - direct))
+    rows += crest + inner
     rows[1:] = [surface.project(r, surface.head_distance, 4) for r in rows[1:]]
     centre = surface.ear_point(np.zeros(1), np.zeros(1), surface.ear_dish(np.zeros(1), np.zeros(1)) + 0.0018)
     return rows, surface.project(centre)
@@ -179,7 +180,7 @@ def _tooth_rows(upper: bool) -> list[Float64]:
     x = half_width * np.sin(t * 1.35) / np.sin(1.35)
     lips_z = front(np.zeros(1), np.array([STOMION_Y]))[0, 2]
     z = lips_z - (0.0090 if upper else 0.0116) - 0.034 * (x / half_width) ** 2.4
-    edge = STOMION_Y - (0.0022 if upper else 0.0014) + (0.0012 if upper else -0.0004) * t**2
+    edge = STOMION_Y - (0.0022 if upper else 0.0024) + (0.0012 if upper else -0.0004) * t**2
     sign = 1.0 if upper else -1.0
     height = 0.0098 - 0.0020 * t
     thickness = 0.0030 + 0.0045 * t  # incisors are blades, molars are not
@@ -212,10 +213,10 @@ def _tongue_rows() -> tuple[list[Float64], Float64]:
     rows = []
     for t in np.linspace(0.0, 0.97, TONGUE_ROWS):
         round_tip = np.sqrt(max(1.0 - t**5, 0.0))
-        half_width = (0.0185 - 0.0045 * t) * round_tip
+        half_width = (0.0170 - 0.0035 * t) * round_tip
         half_height = (0.0075 - 0.0042 * t) * round_tip
         groove = 0.0012 * bell(c, 0.30) * (s > 0) * round_tip  # median sulcus
-        y = STOMION_Y - 0.0088 + 0.0030 * np.sin(np.pi * min(t * 1.2, 1.0)) - 0.0012 * t
+        y = STOMION_Y - 0.0108 + 0.0030 * np.sin(np.pi * min(t * 1.2, 1.0)) - 0.0012 * t
         z = lips_z - 0.0520 + 0.0370 * t
         rows.append(np.stack([half_width * c, y + half_height * s - groove, np.full_like(c, z)], 1))
     tip = rows[-1].mean(0) * [0.0, 1.0, 1.0] + [0.0, 0.0, 0.0012]
@@ -223,13 +224,13 @@ def _tongue_rows() -> tuple[list[Float64], Float64]:
 
 
 def _strip(outer: Int, inner: Int, closed: bool) -> Int:
-    """Triangles between two rings of equal length, diagonals alternating."""
+    """Triangles between two rings of equal length; diagonals fall one way on the first half, the other on the rest."""
     faces = []
     n = len(outer)
     for i in range(n if closed else n - 1):
         j = (i + 1) % n
         a, b, c, d = outer[i], outer[j], inner[j], inner[i]
-        faces += [[a, d, b], [b, d, c]] if i % 2 else [[a, d, c], [a, c, b]]
+        faces += [[a, d, b], [b, d, c]] if 2 * i < n - 1 else [[a, d, c], [a, c, b]]
     return np.array(faces)
 
 
