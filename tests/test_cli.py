@@ -322,7 +322,7 @@ def test_doctor_tells_how_to_get_what_is_missing(
     assert "BEING_RT_CACHE" in said
 
 
-def test_without_the_extra_one_line_says_so() -> None:
+def test_without_the_extra_one_line_says_so(folder: Path) -> None:
     code = "import sys; sys.modules['tyro'] = None; from being_rt.cli import main"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
