@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from being_rt.errors import BeingError, FileFormatError
 
-NPZ_LIMIT = 1 << 30  # bytes that the arrays of one .npz may take in memory; a FLAME model takes 50-100 MB
+NPZ_LIMIT = 1 << 29  # bytes that the arrays of one .npz may take in memory; a FLAME model takes 50-100 MB
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space",
@@ -159,4 +159,5 @@ def _read_npy(stream: IO[bytes], size: int) -> NDArray[Any]:
 
 def first_line(problem: BaseException) -> str:
     """The first line of an exception's message, or its type's name, for use in error messages."""
-    return (str(problem) or type(problem).__name__).splitlines()[0][:200]
+    line = (str(problem) or type(problem).__name__).splitlines()[0][:200]
+    return "".join(character if character.isprintable() else "?" for character in line)  # it may quote the file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import pickle
@@ -18,6 +19,7 @@ import pytest
 import scipy.sparse
 
 from being_rt.errors import BeingError, InvalidParameterError, ModelFileError
+from being_rt.files import read_npz
 from being_rt.flame import loader, unpickler
 from being_rt.flame.loader import load_flame_model
 from being_rt.flame.unpickler import as_array, read_pickle
@@ -202,8 +204,6 @@ def test_editions_are_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def _sha256(path: Path) -> str:
-    import hashlib
-
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -398,7 +398,7 @@ def test_pickle_bombs_are_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         load_flame_model(path)
 
 
-def test_npz_bombs_and_objects_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_npz_bombs_and_objects_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.npz"
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (1 << 40,)})
@@ -408,8 +408,10 @@ def test_npz_bombs_and_objects_are_refused(tmp_path: Path, monkeypatch: pytest.M
         load_flame_model(path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("v_template.npy", bytes(1 << 20))
-    monkeypatch.setattr("being_rt.files.NPZ_LIMIT", 1 << 19)
-    with pytest.raises(ModelFileError):
+    with pytest.raises(ModelFileError, match="too large"):
+        read_npz(path, ModelFileError, limit=1 << 19)
+    np.savez(path, **{f"array {index}": np.zeros(1) for index in range(1001)})
+    with pytest.raises(ModelFileError, match="too large"):
         load_flame_model(path)
     np.savez(path, v_template=np.array([Call(os.system, f"touch {tmp_path / 'ran'}")], object))
     with pytest.raises(ModelFileError, match="not accepted"):
