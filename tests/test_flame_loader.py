@@ -435,8 +435,8 @@ def test_npz_bombs_and_objects_are_refused(tmp_path: Path) -> None:
         ({"v_template": np.full((VERTICES, 3), 1e300)}, "template has values that are NaN or infinite"),
         ({"kintree_table": np.zeros((2, 24), np.int64)}, "'kintree_table' should be"),
         ({"kintree_table": np.zeros((2, 5), np.int64)}, "not FLAME's joints"),
-        ({"v_template": "text"}, "'v_template' is expected an array, found str"),
-        ({"J_regressor": None}, "'J_regressor' is expected an array"),
+        ({"v_template": "text"}, "'v_template': expected an array, found str"),
+        ({"J_regressor": None}, "'J_regressor': expected an array"),
     ],
 )
 def test_tables_that_are_not_flame_say_why(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -113,7 +113,7 @@ def _array(content: Mapping[Any, Any], key: str, shape: tuple[int | None, ...]) 
     try:
         array = value if isinstance(value, np.ndarray) else as_array(value)
     except ModelFileError as problem:
-        raise ModelFileError(f"{key!r} is {problem}") from problem
+        raise ModelFileError(f"{key!r}: {problem}") from problem
     fits = len(shape) == array.ndim and all(e in (None, s) for s, e in zip(array.shape, shape, strict=True))
     if not fits or array.dtype.kind not in "iuf":
         expected = ", ".join("any" if size is None else str(size) for size in shape)
