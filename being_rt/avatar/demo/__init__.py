@@ -1,0 +1,164 @@
+"""Demo people: whole avatars that are generated, so that everything runs without anybody's face or licensed file.
+
+Example::
+
+    avatar = demo_avatar("ada")          # generated once, then read from the cache folder
+    for person in PRESETS.values():
+        print(person.name, person.title)
+    mine = build_avatar(dataclasses.replace(PRESETS["ada"], name="zoe", hair_style="bun"))
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from being_rt.avatar.demo.traits import PRESETS, PersonTraits
+from being_rt.errors import AvatarFileError, InvalidParameterError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from being_rt.avatar.avatar import Avatar, Camera, HeadLayer
+    from being_rt.flame.procedural import HeadTraits
+
+__all__ = ["PRESETS", "PersonTraits", "build_avatar", "demo_avatar"]
+
+FRAME = (1920, 1080)
+FIELD_OF_VIEW = 22.0  # degrees, vertical
+CAMERA_DISTANCE = 1.40  # metres from the face
+CAMERA_HEIGHT = -0.058  # metres: the head's room above, chest below
+LICENCE = "Apache-2.0"
+CONSENT = "Generated from formulas; shows nobody."
+
+
+def demo_avatar(name: str = "ada") -> Avatar:
+    """A generated person by name; built in some ten seconds the first time, then read from the cache folder.
+
+    Args:
+        name: a key of ``PRESETS``.
+
+    Raises:
+        InvalidParameterError: there is no person of that name.
+        MissingDependencyError: SciPy is needed to generate a person the first time.
+
+    Example::
+
+        avatar = demo_avatar("marcus")
+    """
+    from being_rt.avatar.file import load_avatar, save_avatar
+    from being_rt.cache import cache_directory
+
+    if name not in PRESETS:
+        raise InvalidParameterError(f"there is no demo person {name!r}; choose one of {', '.join(PRESETS)}")
+    traits = PRESETS[name]
+    path = cache_directory() / f"demo-{name}-{_content_key(traits)}.being"
+    if path.exists():
+        try:
+            return load_avatar(path)
+        except AvatarFileError:
+            path.unlink(missing_ok=True)  # damaged: generate it again
+    avatar = build_avatar(traits)
+    save_avatar(avatar, path)
+    return load_avatar(path)
+
+
+def build_avatar(traits: PersonTraits, spacing: float = 1.0) -> Avatar:
+    """Generate a person. Deterministic: the same traits give the same avatar.
+
+    Args:
+        traits: the person.
+        spacing: multiplies the distance between the face's Gaussians: 1 is made for 1080p.
+
+    Raises:
+        InvalidParameterError: ``traits.head`` names a trait that the procedural head does not have.
+        MissingDependencyError: SciPy is not installed.
+    """
+    try:
+        import scipy.ndimage
+        import scipy.spatial  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            "generating a demo person needs SciPy; install being_rt with its extra: pip install 'being_rt[demo]'"
+        ) from error
+    from being_rt.avatar.avatar import Avatar
+    from being_rt.avatar.demo.background import build_background
+    from being_rt.avatar.demo.face import build_face
+    from being_rt.avatar.demo.hair import build_hair
+    from being_rt.avatar.demo.occlusion import hair_and_head
+    from being_rt.avatar.demo.torso import Body, build_seam, build_torso
+    from being_rt.flame.procedural import HeadSurface, procedural_head, procedural_identity
+    from being_rt.flame.skinning import bake_rig
+
+    model = procedural_head()
+    shape = procedural_identity(traits=head_traits(traits))
+    rig = bake_rig(model, shape)
+    surface = HeadSurface(shape)
+    body = Body(rig, surface, traits)
+    hair = build_hair(rig, surface, traits, np.random.default_rng(traits.seed * 3 + 1), body)
+    occluders = hair_and_head(rig, surface, hair)
+    face, network = build_face(model, rig, surface.signed_distance, occluders, traits, spacing)
+    torso = build_torso(rig, surface, traits, np.random.default_rng(traits.seed * 3 + 2), body)
+    head = _join(face, hair)
+    return Avatar(
+        name=traits.name,
+        rig=rig,
+        head=head,
+        torso=torso,
+        network=network,
+        seam=build_seam(rig, head, torso),
+        camera=portrait_camera(),
+        background=build_background(traits),
+        licence=LICENCE,
+        consent=CONSENT,
+        metadata={"title": traits.title, "generator": "being_rt.avatar.demo"},
+    )
+
+
+def head_traits(traits: PersonTraits) -> HeadTraits:
+    """The procedural head's traits of a person: sex and age from the person, the rest from ``traits.head``."""
+    from being_rt.flame.procedural import HeadTraits
+
+    given = {"masculinity": 1.0 - 2.0 * traits.femininity, "age": (traits.age - 30.0) / 30.0, **traits.head}
+    try:
+        return HeadTraits(**given)
+    except TypeError as error:
+        raise InvalidParameterError(f"traits.head of {traits.name!r}: {error}") from error
+
+
+def portrait_camera() -> Camera:
+    """The camera of all demo people: a portrait lens at head height, 1080p."""
+    from being_rt.avatar.avatar import Camera
+
+    width, height = FRAME
+    focal = 0.5 * height / np.tan(np.radians(FIELD_OF_VIEW) / 2.0)
+    world_to_camera = np.diag([1.0, -1.0, -1.0, 1.0])
+    world_to_camera[1, 3] = CAMERA_HEIGHT
+    world_to_camera[2, 3] = CAMERA_DISTANCE
+    intrinsics = np.array([[focal, 0.0, width / 2.0], [0.0, focal, height / 2.0], [0.0, 0.0, 1.0]])
+    return Camera(world_to_camera.astype(np.float32), intrinsics.astype(np.float32), FRAME)
+
+
+def _join(first: HeadLayer, second: HeadLayer) -> HeadLayer:
+    from being_rt.avatar.avatar import Gaussians, HeadLayer
+
+    gaussians = {
+        item.name: np.concatenate([getattr(first.gaussians, item.name), getattr(second.gaussians, item.name)])
+        for item in fields(Gaussians)
+    }
+    return HeadLayer(
+        Gaussians(**gaussians),
+        np.concatenate([first.face, second.face]),
+        np.concatenate([first.barycentric, second.barycentric]),
+    )
+
+
+def _content_key(traits: PersonTraits) -> str:
+    """Changes with the person and with every line of code that makes it."""
+    digest = hashlib.sha256(repr(traits).encode())
+    home = Path(__file__).parent
+    for source in sorted([*home.glob("*.py"), *(home.parents[1] / "flame" / "procedural").glob("*.py")]):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]

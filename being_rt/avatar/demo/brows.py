@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from being_rt.avatar.demo.cloud import Cloud, Mesh, attach, cloud, concatenate, nearest, noise, scatter, smoothstep, unit
+from being_rt.avatar.demo.cloud import (
+    Cloud,
+    Mesh,
+    attach,
+    cloud,
+    concatenate,
+    nearest,
+    noise,
+    scatter,
+    smoothstep,
+    unit,
+)
 from being_rt.avatar.demo.lighting import develop, shade_strands, visibility
 from being_rt.avatar.demo.skin import Studio
 from being_rt.avatar.demo.traits import PersonTraits
@@ -41,7 +52,9 @@ def _strand(
     return made
 
 
-def build_brows(studio: Studio, mesh: Mesh, faces: NDArray[np.int64], curves: dict[int, Array], spacing: float = 1.0) -> Cloud:
+def build_brows(
+    studio: Studio, mesh: Mesh, faces: NDArray[np.int64], curves: dict[int, Array], spacing: float = 1.0
+) -> Cloud:
     """Both brows. ``curves``: side (+1 left) -> polyline [L, 3] on this person, from the nose outwards."""
     traits = studio.traits
     made: list[Cloud] = []
@@ -50,20 +63,31 @@ def build_brows(studio: Studio, mesh: Mesh, faces: NDArray[np.int64], curves: di
         count = int((250 + 190 * traits.brow_density) * (0.8 + 0.4 * traits.brow_thickness) / spacing)
         u = rng.uniform(0.0, 1.0, count) ** 0.92
         v = rng.uniform(-1.0, 1.0, count)
-        half = (0.0024 + 0.0026 * traits.brow_thickness) * (0.62 + 0.38 * smoothstep(0.0, 0.22, u)) * (1.0 - 0.78 * u**2.0)
+        half = (
+            (0.0024 + 0.0026 * traits.brow_thickness) * (0.62 + 0.38 * smoothstep(0.0, 0.22, u)) * (1.0 - 0.78 * u**2.0)
+        )
         knots = np.linspace(0.0, 1.0, len(curve))
         line = np.stack([np.interp(u, knots, curve[:, axis]) for axis in range(3)], 1)
         arch = traits.brow_arch - 0.5
-        line[:, 1] += 0.0030 * arch * np.exp(-(((u - 0.66) / 0.22) ** 2)) - 0.0010 * arch * np.exp(-(((u - 1.0) / 0.2) ** 2))
+        line[:, 1] += 0.0030 * arch * np.exp(-(((u - 0.66) / 0.22) ** 2)) - 0.0010 * arch * np.exp(
+            -(((u - 1.0) / 0.2) ** 2)
+        )
         line[:, 1] += v * half + 0.0003 * rng.normal(size=count)
         root = studio.settle(line, 0.006)
         normal = studio.normal(root, 6e-4)
         # Hairs stand up at the nose, lie along the brow in the middle, and the upper ones point down, the lower ones up.
         angle = np.interp(u, [0.0, 0.10, 0.32, 0.65, 1.0], [1.42, 1.10, 0.58, 0.14, -0.42])
-        angle = angle - v * np.interp(u, [0.0, 0.25, 0.7, 1.0], [0.05, 0.42, 0.36, 0.10]) + 0.13 * rng.normal(size=count)
+        angle = (
+            angle - v * np.interp(u, [0.0, 0.25, 0.7, 1.0], [0.05, 0.42, 0.36, 0.10]) + 0.13 * rng.normal(size=count)
+        )
         heading = np.stack([np.cos(angle) * side, np.sin(angle), -0.45 * np.cos(angle)], 1)
         heading = unit(heading - np.einsum("nd,nd->n", heading, normal)[:, None] * normal + 0.16 * normal)
-        length = (0.0046 + 0.0026 * traits.brow_thickness) * rng.uniform(0.7, 1.1, count) * (1.0 - 0.30 * u) * (0.72 + 0.28 * smoothstep(0, 0.2, u))
+        length = (
+            (0.0046 + 0.0026 * traits.brow_thickness)
+            * rng.uniform(0.7, 1.1, count)
+            * (1.0 - 0.30 * u)
+            * (0.72 + 0.28 * smoothstep(0, 0.2, u))
+        )
         along = np.stack([np.full(count, float(side)), np.full(count, -0.10), np.full(count, -0.4)], 1)
         curl = along * 0.30 - normal * 0.12
         seen = visibility(root + normal * 1e-3, normal, studio.occluders)
@@ -71,9 +95,15 @@ def build_brows(studio: Studio, mesh: Mesh, faces: NDArray[np.int64], curves: di
         grey = rng.random(count) < 0.5 * traits.hair_grey
         tint = np.where(grey[:, None], 0.34 * rng.uniform(0.7, 1.2, (count, 1)), tint)
         colour = develop(shade_strands(tint, heading, normal, seen, gloss=0.5))
-        density = (0.50 + 0.34 * traits.brow_density) * (0.50 + 0.50 * smoothstep(0.0, 0.16, u)) * (1.0 - 0.35 * smoothstep(0.7, 1.0, u))
+        density = (
+            (0.50 + 0.34 * traits.brow_density)
+            * (0.50 + 0.50 * smoothstep(0.0, 0.16, u))
+            * (1.0 - 0.35 * smoothstep(0.7, 1.0, u))
+        )
         width = np.full(count, 0.000135) * rng.uniform(0.85, 1.2, count) * np.sqrt(spacing)
-        made += _strand(root + normal * 0.0003, heading, length, width, colour, density, mesh, faces, normal, curl, "brow")
+        made += _strand(
+            root + normal * 0.0003, heading, length, width, colour, density, mesh, faces, normal, curl, "brow"
+        )
     return concatenate(made)
 
 
@@ -83,8 +113,14 @@ def brow_shadow(points: Array, curves: dict[int, Array], traits: PersonTraits) -
     for curve in curves.values():
         distance, index = nearest(curve).query(points)
         u = index / (len(curve) - 1)
-        half = (0.0026 + 0.0026 * traits.brow_thickness) * (0.62 + 0.38 * smoothstep(0.0, 0.22, u)) * (1.0 - 0.75 * u**2.0)
-        inside = np.exp(-((distance / half) ** 2)) * (1.0 - 0.4 * smoothstep(0.8, 1.0, u)) * (0.6 + 0.4 * smoothstep(0.0, 0.15, u))
+        half = (
+            (0.0026 + 0.0026 * traits.brow_thickness) * (0.62 + 0.38 * smoothstep(0.0, 0.22, u)) * (1.0 - 0.75 * u**2.0)
+        )
+        inside = (
+            np.exp(-((distance / half) ** 2))
+            * (1.0 - 0.4 * smoothstep(0.8, 1.0, u))
+            * (0.6 + 0.4 * smoothstep(0.0, 0.15, u))
+        )
         cover = np.maximum(cover, inside)
     return cover * (0.26 + 0.30 * traits.brow_density)
 
@@ -108,7 +144,10 @@ def build_beard(studio: Studio, mesh: Mesh, faces: NDArray[np.int64], spacing: f
     root = studio.settle(samples.person, 0.002)
     normal = studio.normal(root, 6e-4)
     count = len(samples)
-    outward = np.stack([np.sign(place.x) * (0.25 + 0.2 * smoothstep(0.0, 0.03, place.ax)), np.full(count, -1.0), np.full(count, 0.10)], 1)
+    outward = np.stack(
+        [np.sign(place.x) * (0.25 + 0.2 * smoothstep(0.0, 0.03, place.ax)), np.full(count, -1.0), np.full(count, 0.10)],
+        1,
+    )
     heading = outward + 0.28 * rng.normal(size=(count, 3))
     heading = unit(heading - np.einsum("nd,nd->n", heading, normal)[:, None] * normal)
     lift = 0.40 if grown else 0.8
@@ -123,6 +162,7 @@ def build_beard(studio: Studio, mesh: Mesh, faces: NDArray[np.int64], spacing: f
     width = np.full(count, 0.00016 if grown else 0.00013) * np.sqrt(spacing)
     strength = np.full(count, 0.80 if grown else 0.46) * (0.55 + 0.45 * cover)
     curl = -0.5 * normal + 0.25 * rng.normal(size=(count, 3))
-    made = _strand(root, heading, length, width, colour, strength, mesh, faces, normal, curl, "stubble", 2 if grown else 1)
+    made = _strand(
+        root, heading, length, width, colour, strength, mesh, faces, normal, curl, "stubble", 2 if grown else 1
+    )
     return concatenate(made)
-

@@ -188,7 +188,7 @@ class Cloud:
         return Cloud(*(getattr(self, item.name)[selection] for item in fields(self)))
 
 
-PARTS = ("skin", "under_skin", "eye", "lid", "mouth", "brow", "lash", "stubble")
+PARTS = ("skin", "eye", "lid", "glint", "mouth", "brow", "lash", "stubble")
 
 
 def cloud(

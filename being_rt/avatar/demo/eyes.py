@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 IRIS_RADIUS = 0.00605  # on the sphere's face; human 5.9 +- 0.3 mm
 PUPIL_RADIUS = 0.00215
-CORNEA_LIFT = 0.0009  # of the highlights over the iris
+BALL_RADIUS = 0.0128  # of the eyeball that these radii belong to
 
 
 def fit_sphere(points: Array) -> tuple[Array, float]:
@@ -79,12 +79,13 @@ def _ball(
     spacing: float,
 ) -> Cloud:
     rng = np.random.default_rng(seed)
-    iris = _spiral(int(1500 / spacing**2), np.sqrt(1.0 - ((IRIS_RADIUS + 0.0002) / radius) ** 2))
-    white = _spiral(int(2100 / spacing**2), 0.28)
-    white = white[np.hypot(white[:, 0], white[:, 1]) * radius > IRIS_RADIUS - 0.0001]
+    grown = radius / BALL_RADIUS
+    iris = _spiral(int(1500 / spacing**2), np.sqrt(1.0 - ((IRIS_RADIUS + 0.0002) / BALL_RADIUS) ** 2))
+    white = _spiral(int(1500 / spacing**2), 0.28)
+    white = white[np.hypot(white[:, 0], white[:, 1]) * BALL_RADIUS > IRIS_RADIUS - 0.0001]
     direction = np.concatenate([iris, white])
     in_iris = np.arange(len(direction)) < len(iris)
-    rho = np.hypot(direction[:, 0], direction[:, 1]) * radius
+    rho = np.hypot(direction[:, 0], direction[:, 1]) * BALL_RADIUS  # as on an eye of common size
     angle = np.arctan2(direction[:, 1], direction[:, 0])
     position = centre + direction * radius
     dx, dy = (position[:, 0] - centre[0]) * side, position[:, 1] - centre[1]
@@ -94,9 +95,13 @@ def _ball(
     phase = rng.uniform(0, 2 * np.pi, 6)
     fibres = np.zeros(len(angle))
     for index, (count, swirl) in enumerate(((17, 260.0), (29, -340.0), (47, 500.0), (71, -300.0))):
-        fibres += np.cos(count * angle + swirl * rho + 1.6 * np.sin(5 * angle + phase[index]) + phase[index]) / (1.0 + 0.35 * index)
+        fibres += np.cos(count * angle + swirl * rho + 1.6 * np.sin(5 * angle + phase[index]) + phase[index]) / (
+            1.0 + 0.35 * index
+        )
     fibres *= smoothstep(PUPIL_RADIUS, PUPIL_RADIUS + 0.0012, rho)
-    crypts = np.clip(noise(np.stack([np.cos(angle) * 4.0, np.sin(angle) * 4.0, rho * 900], 1), 2.0, seed + 1) - 0.5, 0, None)
+    crypts = np.clip(
+        noise(np.stack([np.cos(angle) * 4.0, np.sin(angle) * 4.0, rho * 900], 1), 2.0, seed + 1) - 0.5, 0, None
+    )
     inner = bell(rho - PUPIL_RADIUS - 0.0008, 0.0009)
     light_eye = float(np.clip(base.mean() / 0.16, 0.15, 1.0))
     colour = base * (1.12 + 0.34 * fibres - 0.45 * crypts)[:, None]
@@ -104,7 +109,9 @@ def _ball(
     colour = colour * (1.0 - 0.42 * inner[:, None]) + warm * (0.42 * inner * (1.0 + 0.3 * fibres))[:, None]
     # The cornea gathers the key light on the iris's far side.
     toward = (direction[:, 0] * KEY.direction[0] + direction[:, 1] * KEY.direction[1]) / np.hypot(*KEY.direction[:2])
-    caustic = smoothstep(0.10, -0.42, toward) * smoothstep(PUPIL_RADIUS, 0.0042, rho) * smoothstep(IRIS_RADIUS, 0.0046, rho)
+    caustic = (
+        smoothstep(0.10, -0.42, toward) * smoothstep(PUPIL_RADIUS, 0.0042, rho) * smoothstep(IRIS_RADIUS, 0.0046, rho)
+    )
     colour = colour * (1.0 + 1.15 * caustic)[:, None]
     colour *= (1.0 - 0.86 * smoothstep(IRIS_RADIUS - 0.00125, IRIS_RADIUS - 0.0001, rho))[:, None]
     colour *= (1.0 - 0.30 * bell(rho - PUPIL_RADIUS, 0.0004))[:, None]
@@ -129,10 +136,14 @@ def _ball(
     shade = 1.0 - 0.52 * np.exp(-np.clip(top - dy, 0, None) / 0.0026)
     shade *= 1.0 - 0.22 * np.exp(-np.clip(dy - bottom, 0, None) / 0.0013)
     shade *= 1.0 - 0.42 * smoothstep(0.0075, 0.0130, np.abs(dx))
-    lit = 0.30 + 0.52 * np.clip(direction @ KEY.direction + 0.15, 0, 1.15) + 0.22 * np.clip(direction @ FILL.direction, 0, 1)
+    lit = (
+        0.30
+        + 0.52 * np.clip(direction @ KEY.direction + 0.15, 0, 1.15)
+        + 0.22 * np.clip(direction @ FILL.direction, 0, 1)
+    )
     depth = np.where(in_iris & (rho < IRIS_RADIUS), 1.12, 1.0)
     bright = develop(colour * (1.02 * lit * shade * depth)[:, None] * [1.0, 0.985, 0.97])
-    own_size = np.where(in_iris, 0.000255, 0.00042) * spacing
+    own_size = np.where(in_iris, 0.000255, 0.00050) * spacing * grown
     around = np.stack([-np.sin(angle), np.cos(angle), 0.0 * angle], 1)
     radial = np.cross(around, direction)
     # Fibres are longer than wide.
@@ -142,7 +153,9 @@ def _ball(
     return cloud("eye", samples, direction, scale, bright, 0.985, tangent=radial)
 
 
-def _veins(mesh: Mesh, faces: NDArray[np.int64], centre: Array, radius: float, side: int, traits: PersonTraits, seed: int) -> Cloud:
+def _veins(
+    mesh: Mesh, faces: NDArray[np.int64], centre: Array, radius: float, side: int, traits: PersonTraits, seed: int
+) -> Cloud:
     rng = np.random.default_rng(seed + 77)
     old = float(np.clip((traits.age - 25) / 45, 0, 1))
     points, tangents, strength = [], [], []
@@ -170,10 +183,16 @@ def _between(upper: Array, lower: Array, share: float) -> Array:
     return upper * (1.0 - share) + lower * share
 
 
-def _lid_shadow(mesh: Mesh, faces: NDArray[np.int64], centre: Array, radius: float, upper: Array, lower: Array) -> Cloud:
+def _lid_shadow(
+    mesh: Mesh, faces: NDArray[np.int64], centre: Array, radius: float, upper: Array, lower: Array
+) -> Cloud:
     """Soft dark bands on the ball beneath the rims, carried by the lids."""
     parts = []
-    for rim, other, reach, strength in ((upper, lower, 0.0010, 0.34), (upper, lower, 0.0024, 0.17), (lower, upper, 0.0005, 0.20)):
+    for rim, other, reach, strength in (
+        (upper, lower, 0.0010, 0.34),
+        (upper, lower, 0.0024, 0.17),
+        (lower, upper, 0.0005, 0.20),
+    ):
         curve = smooth_curve(rim, 44)[2:-2]
         opposite = smooth_curve(other, 44)[2:-2]
         inward = unit(opposite - curve)
@@ -183,8 +202,20 @@ def _lid_shadow(mesh: Mesh, faces: NDArray[np.int64], centre: Array, radius: flo
         place = centre + direction * (radius + 0.00025)
         samples = attach(mesh, faces, place)
         along = np.gradient(curve, axis=0)
-        size = np.stack([np.full(len(curve), 0.0007), np.full(len(curve), 0.55 * reach + 0.0003), np.full(len(curve), 0.00005)], 1)
-        parts.append(cloud("lid", samples, direction, size, np.array([0.16, 0.085, 0.07]), strength * smoothstep(0.0, 0.004, opening), tangent=along))
+        size = np.stack(
+            [np.full(len(curve), 0.0007), np.full(len(curve), 0.55 * reach + 0.0003), np.full(len(curve), 0.00005)], 1
+        )
+        parts.append(
+            cloud(
+                "lid",
+                samples,
+                direction,
+                size,
+                np.array([0.16, 0.085, 0.07]),
+                strength * smoothstep(0.0, 0.004, opening),
+                tangent=along,
+            )
+        )
     return concatenate(parts)
 
 
@@ -206,14 +237,22 @@ def _wet_line(
         parts.append(cloud("lid", samples, direction, scale, flesh, 0.92, tangent=along))
         if is_upper:
             film = curve - direction * 0.0008 + np.array([0.0, 0.00042, 0.0])
-            glint = 0.20 + 0.45 * bell((film[:, 0] - centre[0]) + 0.0035, 0.0035) + 0.14 * bell((film[:, 0] - centre[0]) - 0.006, 0.002)
+            glint = (
+                0.20
+                + 0.45 * bell((film[:, 0] - centre[0]) + 0.0035, 0.0035)
+                + 0.14 * bell((film[:, 0] - centre[0]) - 0.006, 0.002)
+            )
             samples = attach(mesh, faces, film)
-            scale = np.stack([np.full(len(curve), 0.00040), np.full(len(curve), 0.00012), np.full(len(curve), 0.00008)], 1)
+            scale = np.stack(
+                [np.full(len(curve), 0.00040), np.full(len(curve), 0.00012), np.full(len(curve), 0.00008)], 1
+            )
             parts.append(cloud("lid", samples, direction, scale, np.array([0.96, 0.94, 0.93]), glint, tangent=along))
     return concatenate(parts)
 
 
-def _caruncle(mesh: Mesh, faces: NDArray[np.int64], upper: Array, lower: Array, centre: Array, side: int, traits: PersonTraits) -> Cloud:
+def _caruncle(
+    mesh: Mesh, faces: NDArray[np.int64], upper: Array, lower: Array, centre: Array, side: int, traits: PersonTraits
+) -> Cloud:
     """The pink mound in the inner corner."""
     inner = 0.5 * (upper[0] + lower[0])
     rng = np.random.default_rng(9)
@@ -231,26 +270,50 @@ def _caruncle(mesh: Mesh, faces: NDArray[np.int64], upper: Array, lower: Array, 
 
 def _highlights(mesh: Mesh, faces: NDArray[np.int64], centre: Array, radius: float, upper: Array) -> Cloud:
     """Mirror images of the softboxes on the cornea, carried by the inner corner: light stays when the eye turns."""
-    cornea_centre, cornea_radius = centre + np.array([0.0, 0.0, 0.0056]), 0.0081
-    corner_faces = faces[np.argsort(np.linalg.norm(mesh.person[mesh.faces[faces]].mean(1) - upper[0], axis=1), kind="stable")[:6]]
+    grown = radius / BALL_RADIUS
+    cornea_centre, cornea_radius = centre + np.array([0.0, 0.0, 0.0056 * grown]), 0.0081 * grown
+    corner_faces = faces[
+        np.argsort(np.linalg.norm(mesh.person[mesh.faces[faces]].mean(1) - upper[0], axis=1), kind="stable")[:6]
+    ]
     position, size, opacity, tint = [], [], [], []
-    for lamp, half_width, half_height, strength, shift in ((KEY, 0.00062, 0.00078, 0.97, 0.80), (FILL, 0.00050, 0.00085, 0.22, 0.90)):
+    for lamp, half_width, half_height, strength, shift in (
+        (KEY, 0.00062, 0.00078, 0.97, 0.80),
+        (FILL, 0.00050, 0.00085, 0.22, 0.90),
+    ):
         half = unit(lamp.direction + np.array([0.0, 0.0, 1.0])) * [shift, shift, 1.0]
         middle = cornea_centre + cornea_radius * unit(half)
+        middle = centre + unit(middle - centre) * (radius + 0.00022)  # behind the lids' edge, before the ball
         # A soft box is a square with even brightness: nine small Gaussians, not one round blob.
         for column in (-0.62, 0.0, 0.62):
             for row in (-0.62, 0.0, 0.62):
-                position.append(middle + np.array([column * half_width, row * half_height + 0.10 * column * half_height, 0.0]))
+                position.append(
+                    middle + np.array([column * half_width, row * half_height + 0.10 * column * half_height, 0.0])
+                )
                 size.append([0.42 * half_width, 0.42 * half_height, 0.00005])
                 opacity.append(strength * 0.80)
                 tint.append(np.array([1.0, 0.985, 0.96]) if lamp is KEY else np.array([0.80, 0.87, 0.95]))
-    points = np.array(position) + np.array([0.0, 0.0, 0.0002])
+    points = np.array(position)
     samples = attach(mesh, corner_faces, points)
-    return cloud("lid", samples, np.tile([0.0, 0.0, 1.0], (len(points), 1)), np.array(size), np.array(tint), np.array(opacity), tangent=np.array([1.0, 0.0, 0.0]))
+    return cloud(
+        "glint",
+        samples,
+        np.tile([0.0, 0.0, 1.0], (len(points), 1)),
+        np.array(size),
+        np.array(tint),
+        np.array(opacity),
+        tangent=np.array([1.0, 0.0, 0.0]),
+    )
 
 
 def _lashes(
-    mesh: Mesh, faces: NDArray[np.int64], centre: Array, upper: Array, lower: Array, side: int, traits: PersonTraits, seed: int
+    mesh: Mesh,
+    faces: NDArray[np.int64],
+    centre: Array,
+    upper: Array,
+    lower: Array,
+    side: int,
+    traits: PersonTraits,
+    seed: int,
 ) -> Cloud:
     """Lashes in irregular groups that curve up and out, and the dark line of their roots."""
     rng = np.random.default_rng(seed + 5)
@@ -258,7 +321,10 @@ def _lashes(
     lush = 0.55 + 0.45 * traits.femininity * (0.6 + 0.4 * traits.makeup)
     dark = np.clip(traits.brow_albedo * 0.45, 0.004, 0.06) * (1.0 - 0.6 * traits.makeup)
     colour = develop(dark * 0.7)
-    for is_upper, count, longest in ((True, int(70 + 40 * lush), 0.0044 + 0.0024 * lush), (False, int(26 + 16 * lush), 0.0020 + 0.0010 * lush)):
+    for is_upper, count, longest in (
+        (True, int(70 + 40 * lush), 0.0044 + 0.0024 * lush),
+        (False, int(24 + 12 * lush), 0.0016 + 0.0008 * lush),
+    ):
         rim = upper if is_upper else lower
         share = np.sort(rng.uniform(0.10, 0.975, count))
         tuft = np.round(share * 26) / 26  # neighbours lean together
@@ -270,7 +336,11 @@ def _lashes(
         sideways = np.array([float(side), 0.0, 0.0])
         rise = -0.25 if is_upper else -0.55
         heading = unit(outward * 0.95 + fan[:, None] * sideways * 0.60 + np.array([0.0, rise, 0.55]))
-        length = longest * (0.50 + 0.50 * np.sin(np.clip(share * 0.95 + 0.06, 0, 1) * np.pi) ** 0.6) * rng.uniform(0.62, 1.05, count)
+        length = (
+            longest
+            * (0.50 + 0.50 * np.sin(np.clip(share * 0.95 + 0.06, 0, 1) * np.pi) ** 0.6)
+            * rng.uniform(0.62, 1.05, count)
+        )
         length *= 0.80 + 0.35 * share
         lift = np.array([0.0, 0.36 if is_upper else -0.18, 0.0])
         samples = attach(mesh, faces, root)
@@ -281,8 +351,19 @@ def _lashes(
             middle = here + 0.5 * step
             width = 0.000085 * (1.0 - 0.16 * piece) * (0.85 + 0.3 * lush)
             scale = np.stack([length / pieces * 0.46, np.full(count, width), np.full(count, width)], 1)
-            strength = (0.74 if is_upper else 0.30) * (1.0 - 0.12 * piece)
-            parts.append(cloud("lash", samples, np.cross(step, sideways + [0, 0, 0.01]), scale, colour, strength, position=middle, tangent=step))
+            strength = (0.74 if is_upper else 0.20) * (1.0 - 0.12 * piece)
+            parts.append(
+                cloud(
+                    "lash",
+                    samples,
+                    np.cross(step, sideways + [0, 0, 0.01]),
+                    scale,
+                    colour,
+                    strength,
+                    position=middle,
+                    tangent=step,
+                )
+            )
             here = here + step
     curve = smooth_curve(upper, 110)[6:-2]
     direction = unit(curve - centre)
@@ -292,6 +373,16 @@ def _lashes(
     scale = np.stack([np.full(len(curve), 0.00036), thick * (0.6 + 0.6 * share), np.full(len(curve), 0.0002)], 1)
     strength = (0.52 + 0.36 * traits.makeup) * smoothstep(0.0, 0.12, share)
     line = develop(np.clip(traits.skin_albedo * 0.10 + dark * 0.5, 0.004, 0.1) * 0.8)
-    parts.append(cloud("lash", samples, direction, scale, line, strength, position=curve + direction * 0.00015, tangent=np.gradient(curve, axis=0)))
+    parts.append(
+        cloud(
+            "lash",
+            samples,
+            direction,
+            scale,
+            line,
+            strength,
+            position=curve + direction * 0.00015,
+            tangent=np.gradient(curve, axis=0),
+        )
+    )
     return concatenate(parts)
-

@@ -18,6 +18,7 @@ from being_rt.flame.procedural import surface
 
 Array = NDArray[np.float64]
 EYE, MOUTH_Y, MOUTH_HALF = surface.EYE, surface.STOMION_Y, surface.MOUTH_HALF_WIDTH
+LID_RADIUS = surface.LID_RADIUS
 NOSE_TIP_Y = -0.010
 
 
@@ -106,14 +107,14 @@ class Place:
     @cached_property
     def lips(self) -> Array:
         along = smoothstep(MOUTH_HALF + 0.0010, MOUTH_HALF - 0.0018, self.ax)
-        edge = 1.0 + 0.05 * np.cos(self.x * 2100.0)
-        return smoothstep(1.16, 0.92, np.abs(self.lip) * edge) * along * (self.z > 0.015)
+        edge = 1.0 + 0.03 * np.cos(self.x * 2100.0)
+        return smoothstep(1.20, 0.86, np.abs(self.lip) * edge) * along * (self.z > 0.015)
 
     @cached_property
     def seam(self) -> Array:
         """Depth in the crease between the closed lips."""
         height = self.y - surface.lip_seam(np.minimum(self.ax, MOUTH_HALF))
-        return bell(height, 0.0011) * smoothstep(MOUTH_HALF + 0.0015, MOUTH_HALF - 0.0005, self.ax) * self.front
+        return bell(height, 0.00085) * smoothstep(MOUTH_HALF + 0.0015, MOUTH_HALF - 0.0005, self.ax) * self.front
 
     @cached_property
     def rim(self) -> Array:
@@ -142,7 +143,7 @@ class Place:
 
     @cached_property
     def cheek(self) -> Array:
-        return np.exp(-(((self.ax - 0.042) / 0.020) ** 2) - ((self.y + 0.012) / 0.016) ** 2) * self.front
+        return np.exp(-(((self.ax - 0.042) / 0.024) ** 2) - ((self.y + 0.012) / 0.020) ** 2) * self.front
 
     @cached_property
     def nose(self) -> Array:
@@ -151,7 +152,9 @@ class Place:
 
     @cached_property
     def nose_tip(self) -> Array:
-        return np.exp(-((self.ax / 0.0085) ** 2) - ((self.y - NOSE_TIP_Y) / 0.0085) ** 2) * smoothstep(0.05, 0.06, self.z)
+        return np.exp(-((self.ax / 0.0085) ** 2) - ((self.y - NOSE_TIP_Y) / 0.0085) ** 2) * smoothstep(
+            0.05, 0.06, self.z
+        )
 
     @cached_property
     def ala(self) -> Array:
@@ -160,7 +163,9 @@ class Place:
 
     @cached_property
     def ear(self) -> Array:
-        return smoothstep(0.066, 0.072, self.ax) * smoothstep(-0.036, -0.028, self.y) * smoothstep(-0.026, -0.034, self.z)
+        return (
+            smoothstep(0.066, 0.072, self.ax) * smoothstep(-0.036, -0.028, self.y) * smoothstep(-0.026, -0.034, self.z)
+        )
 
     @cached_property
     def forehead(self) -> Array:
@@ -198,11 +203,21 @@ class Place:
         inside = smoothstep(0.020, 0.028, self.ax + 0.45 * np.clip(-0.052 - self.y, 0.0, 0.06))
         chin = smoothstep(-0.0560, -0.0610, self.y)
         soul = bell(self.ax, 0.0060) * smoothstep(-0.0545, -0.0570, self.y)
-        moustache = smoothstep(-0.0215, -0.0250, self.y) * smoothstep(0.031, 0.025, self.ax) * (self.y > MOUTH_Y - 0.004)
+        moustache = (
+            smoothstep(-0.0215, -0.0250, self.y) * smoothstep(0.031, 0.025, self.ax) * (self.y > MOUTH_Y - 0.004)
+        )
         moustache *= 1.0 - 0.5 * bell(self.ax, 0.0022)
-        beside = smoothstep(0.0235, 0.0270, self.ax) * smoothstep(0.036, 0.030, self.ax) * smoothstep(-0.030, -0.036, self.y)
+        beside = (
+            smoothstep(0.0235, 0.0270, self.ax) * smoothstep(0.036, 0.030, self.ax) * smoothstep(-0.030, -0.036, self.y)
+        )
         grown = np.maximum.reduce([jaw * np.maximum(inside, chin), moustache, beside, 0.8 * soul])
-        burn = smoothstep(-0.002, -0.012, self.z) * smoothstep(-0.036, -0.028, self.z) * smoothstep(0.022, 0.010, self.y)
+        burn = (
+            smoothstep(-0.002, -0.012, self.z) * smoothstep(-0.036, -0.028, self.z) * smoothstep(0.022, 0.010, self.y)
+        )
         grown = np.maximum(grown, burn * (self.ax > 0.055) * (self.y > -0.05))
-        clear = (1.0 - self.lips) * smoothstep(-0.060, -0.020, self.z) * smoothstep(1.04, 1.28, np.abs(self.lip) + 2 * (self.ax > MOUTH_HALF))
+        clear = (
+            (1.0 - self.lips)
+            * smoothstep(-0.060, -0.020, self.z)
+            * smoothstep(1.04, 1.28, np.abs(self.lip) + 2 * (self.ax > MOUTH_HALF))
+        )
         return grown * clear * (1.0 - self.ear)

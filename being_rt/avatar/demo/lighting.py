@@ -36,7 +36,7 @@ def _unit(vector: Array | list[float]) -> Array:
     return vector / np.maximum(np.linalg.norm(vector, axis=-1, keepdims=True), 1e-12)
 
 
-KEY = Lamp(_unit([-0.62, 0.58, 0.72]), np.array([1.00, 0.93, 0.85]) * 1.30, 0.22)
+KEY = Lamp(_unit([-0.66, 0.56, 0.66]), np.array([1.00, 0.925, 0.83]) * 1.34, 0.22)
 FILL = Lamp(_unit([0.85, 0.10, 0.62]), np.array([0.82, 0.91, 1.00]) * 0.15, 0.55)
 RIM = Lamp(_unit([0.72, 0.42, -0.62]), np.array([0.92, 0.96, 1.00]) * 0.80, 0.25)
 LAMPS = (KEY, FILL, RIM)
@@ -127,8 +127,8 @@ def diffuse(normals: Array, seen: Visibility, scatter: float = 0.0, soft_normals
         blend = np.clip(softness[channel], 0.0, 1.0)
         facing = _unit(normals * (1.0 - 0.8 * blend) + soft_normals * 0.8 * blend)
         for index, lamp in enumerate(LAMPS):
-            wrap = 0.10 + 0.28 * softness[channel] + 0.3 * lamp.size
-            lit = np.clip((facing @ lamp.direction + wrap) / (1.0 + wrap), 0.0, None) ** 1.25
+            wrap = 0.04 + 0.20 * softness[channel] + 0.25 * lamp.size
+            lit = np.clip((facing @ lamp.direction + wrap) / (1.0 + wrap), 0.0, None) ** 1.15
             shadow = seen.lamps[:, index] ** (1.0 - 0.45 * softness[channel])
             light[:, channel] += lamp.colour[channel] * lit * shadow
         up = _unit(0.5 * facing + 0.5 * seen.bent)[:, 1]

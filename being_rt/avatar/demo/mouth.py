@@ -56,7 +56,7 @@ def build_teeth(mesh: Mesh, faces: NDArray[np.int64], upper: bool, traits: Perso
     """One row of teeth with its gum."""
     rng = np.random.default_rng(traits.seed + 41 + upper)
     centre_x = np.abs(mesh.average[mesh.faces[faces]].mean(1)[:, 0])
-    radius = (0.00062 + 0.00050 * smoothstep(0.012, 0.024, centre_x)) * spacing
+    radius = (0.00072 + 0.00060 * smoothstep(0.012, 0.024, centre_x)) * spacing
     samples = scatter(mesh, faces, radius, seed=traits.seed + upper)
     normals = smooth_normals(mesh, faces)
     normal = unit(np.einsum("nk,nkd->nd", samples.barycentric, normals[mesh.faces[samples.face]]))
@@ -84,7 +84,11 @@ def build_teeth(mesh: Mesh, faces: NDArray[np.int64], upper: bool, traits: Perso
     root_bump = 0.0005 * gum * (1.0 - across**2)
     position = samples.person + normal * (bulge + root_bump - 0.0003)[:, None] * labial[:, None]
     lean = 0.42 * across * side * (1.0 - gum) + 0.25 * across * side * gum
-    shaded = unit(normal + tangent * (lean * labial)[:, None] + np.array([0.0, -0.10 if upper else 0.10, 0.0]) * (1 - gum)[:, None])
+    shaded = unit(
+        normal
+        + tangent * (lean * labial)[:, None]
+        + np.array([0.0, -0.10 if upper else 0.10, 0.0]) * (1 - gum)[:, None]
+    )
 
     age = float(np.clip((traits.age - 20) / 60, 0, 1))
     enamel = linear((232, 222, 204)) * np.array([1.0, 1.0 - 0.05 * age, 1.0 - 0.20 * age])
@@ -107,14 +111,16 @@ def build_teeth(mesh: Mesh, faces: NDArray[np.int64], upper: bool, traits: Perso
     half = unit(unit(EYE_POINT - position) + KEY.direction)
     shine = np.clip(np.einsum("nd,nd->n", shaded, half), 0, 1) ** 70 * depth * labial * (0.4 + 0.6 * from_lip)
     bright = develop(colour * lit[:, None] * 0.95 + 0.30 * shine[:, None])
-    sigma = np.interp(ax, [0.010, 0.024], [0.00050, 0.00092]) * spacing
+    sigma = np.interp(ax, [0.010, 0.024], [0.00058, 0.00105]) * spacing
     made = cloud("mouth", samples, shaded, np.stack([sigma, sigma, 0.3 * sigma], 1), bright, 0.97, position=position)
     return made[~gone]
 
 
 def build_cavity(mesh: Mesh, faces: NDArray[np.int64], traits: PersonTraits, spacing: float = 1.0) -> Cloud:
     """Cheeks, palate and throat: red near the lips, black behind."""
-    samples = scatter(mesh, faces, np.full(len(faces), 0.0016 * spacing), seed=traits.seed + 2)
+    front = mesh.average[mesh.faces[faces]].mean(1)[:, 2]
+    radius = (0.00115 + 0.0012 * smoothstep(0.006, 0.020, front.max() - front)) * spacing
+    samples = scatter(mesh, faces, radius, seed=traits.seed + 2)
     normals = smooth_normals(mesh, faces)
     normal = unit(np.einsum("nk,nkd->nd", samples.barycentric, normals[mesh.faces[samples.face]]))
     p = samples.average
@@ -122,13 +128,14 @@ def build_cavity(mesh: Mesh, faces: NDArray[np.int64], traits: PersonTraits, spa
     lit = 0.62 * np.exp(-depth / 0.0075) + 0.045 * np.exp(-depth / 0.030)
     flesh = linear((164, 74, 70)) * (1.0 - 0.25 * traits.skin_tone) * (1.0 + 0.10 * noise(p, 0.004, 8))[:, None]
     colour = develop(flesh * lit[:, None] ** np.array([0.9, 1.08, 1.08]))
-    return cloud("mouth", samples, normal, [0.0015 * spacing, 0.0015 * spacing, 0.0004], colour, 0.97)
+    sigma = (0.00115 + 0.0012 * smoothstep(0.006, 0.020, depth)) * spacing * 1.15
+    return cloud("mouth", samples, normal, np.stack([sigma, sigma, 0.4 * sigma], 1), colour, 0.98)
 
 
 def build_tongue(mesh: Mesh, faces: NDArray[np.int64], traits: PersonTraits, spacing: float = 1.0) -> Cloud:
     """The tongue: rosy, papillae as grain, a median groove, wet."""
     rng = np.random.default_rng(traits.seed + 12)
-    samples = scatter(mesh, faces, np.full(len(faces), 0.00125 * spacing), seed=traits.seed + 4)
+    samples = scatter(mesh, faces, np.full(len(faces), 0.00145 * spacing), seed=traits.seed + 4)
     normals = smooth_normals(mesh, faces)
     normal = unit(np.einsum("nk,nkd->nd", samples.barycentric, normals[mesh.faces[samples.face]]))
     p = samples.average
@@ -141,5 +148,4 @@ def build_tongue(mesh: Mesh, faces: NDArray[np.int64], traits: PersonTraits, spa
     rough = unit(normal + 0.13 * rng.normal(size=p.shape))
     shine = np.clip(np.einsum("nd,nd->n", rough, half), 0, 1) ** 30 * np.exp(-depth / 0.010)
     colour = develop(flesh * lit[:, None] ** np.array([0.92, 1.05, 1.05]) + 0.16 * shine[:, None])
-    return cloud("mouth", samples, normal, [0.00112 * spacing, 0.00112 * spacing, 0.0003], colour, 0.97)
-
+    return cloud("mouth", samples, normal, [0.0013 * spacing, 0.0013 * spacing, 0.0003], colour, 0.97)

@@ -14,17 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.avatar.demo import wrinkles
-from being_rt.avatar.demo.cloud import Cloud, Mesh, Samples, bell, cloud, concatenate, nearest, noise, scatter, smoothstep, unit
-from being_rt.avatar.demo.features import MOUTH_HALF, MOUTH_Y, FaceMap, Place
+from being_rt.avatar.demo.cloud import Cloud, Mesh, Samples, bell, cloud, nearest, noise, scatter, smoothstep, unit
+from being_rt.avatar.demo.features import EYE, LID_RADIUS, MOUTH_HALF, MOUTH_Y, FaceMap, Place
 from being_rt.avatar.demo.lighting import Distance, Visibility, develop, diffuse, linear, specular, visibility
 from being_rt.avatar.demo.traits import PersonTraits
 
 Array = NDArray[np.float64]
 
-HAEMOGLOBIN = np.array([0.10, 0.62, 0.52])  # absorbance per unit, linear RGB
+HAEMOGLOBIN = np.array([0.07, 0.62, 0.42])  # absorbance per unit, linear RGB
 MELANIN = np.array([0.52, 0.84, 1.12])
-UNDER_DEPTH = 0.0016  # metres that the under-layer lies below the skin: it plugs pin-holes where skin stretches
-EXPOSURE = 1.0
+EXPOSURE = 0.90
+COVER = 1.04  # standard deviation of a skin Gaussian over the distance to its neighbours
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Studio:
     occluders: Distance
     face_map: FaceMap
     traits: PersonTraits
+    brow_shadow: Distance  # [N] of points on the average head: how much fine brow hair darkens the skin, 0..1
 
     def normal(self, points: Array, step: float) -> Array:
         """Unit normals of the surface by four-point differences."""
@@ -66,40 +67,50 @@ class SkinSurface:
     sheen: Array  # [N] weight of the highlight
     roughness: Array
 
-    def colour(self, turn: Array | None = None, bumps: Array | None = None, shade: Array | None = None) -> Array:
-        """sRGB [N, 3]; ``turn`` [N, 3, 3] rotates all normals, ``bumps`` [N, 3] is added to them, ``shade`` [N]
-        multiplies what the room's light contributes."""
-        normal, bumped = self.normal, self.bumped
-        if turn is not None:
-            normal = np.einsum("nij,nj->ni", turn, normal)
-            bumped = np.einsum("nij,nj->ni", turn, bumped)
-        if bumps is not None:
-            bumped = unit(bumped + bumps)
-        seen = self.seen if shade is None else Visibility(np.clip(self.seen.ambient * shade, 0, 1.3), self.seen.bent, self.seen.lamps)
+    def colour(self, lean: Array | None = None, bumps: Array | None = None, shade: Array | None = None) -> Array:
+        """sRGB [N, 3]. ``lean`` [N, 3] is added to the smooth normals, ``bumps`` [N, 3] to the detailed ones; ``shade``
+        [N] multiplies all light, the room's most."""
+        normal = self.normal if lean is None else unit(self.normal + lean)
+        bumped = self.bumped if bumps is None else unit(self.bumped + bumps)
+        seen = self.seen
+        if shade is not None:
+            ambient = np.clip(seen.ambient * shade, 0.0, 1.2)
+            seen = Visibility(ambient, seen.bent, seen.lamps * np.clip(shade, 0.0, 1.0)[:, None] ** 0.6)
         light = diffuse(bumped, seen, scatter=0.75, soft_normals=normal)
         shine = specular(self.position, bumped, seen, self.roughness)
         return develop(self.albedo * light + 0.028 * self.sheen[:, None] * shine, EXPOSURE)
 
 
 def skin_faces(mesh: Mesh, not_skin: NDArray[np.bool_]) -> NDArray[np.int64]:
-    return np.flatnonzero(~not_skin[mesh.faces].any(1))
+    """Triangles of skin: without the parts named, and without the lids' margins, which turn in towards the ball."""
+    to_eye = np.linalg.norm(np.stack([np.abs(mesh.average[:, 0]), *mesh.average[:, 1:].T], 1) - EYE, axis=1)
+    return np.flatnonzero(~(not_skin | (to_eye < LID_RADIUS - 0.0005))[mesh.faces].any(1))
 
 
 def sample_radius(place: Place) -> Array:
     """Wanted distance between skin samples, metres: fine where the face has edges, coarse under the hair."""
     x, y, z = place.ax, place.y, place.z
     face = smoothstep(-0.045, 0.005, z) * smoothstep(-0.110, -0.088, y) * smoothstep(0.105, 0.088, y)
-    radius = 0.0033 - 0.0019 * face
-    radius = np.minimum(radius, 0.00205 + 0.05 * np.clip(-0.055 - z, 0.0, None))  # neck, sides
-    middle = np.exp(-((x / 0.046) ** 4)) * smoothstep(-0.098, -0.084, y) * smoothstep(0.092, 0.070, y) * smoothstep(0.0, 0.02, z)
-    radius = np.minimum(radius, 0.00142 - 0.00030 * middle)  * (face > 0.02) + radius * (face <= 0.02)
+    radius = 0.0036 - 0.0021 * face
+    radius = np.minimum(
+        radius, 0.0023 + 0.05 * np.clip(-0.055 - z, 0.0, None) + 0.06 * np.clip(-0.150 - y, 0.0, 0.04)
+    )  # neck, sides
+    middle = (
+        np.exp(-((x / 0.046) ** 4))
+        * smoothstep(-0.098, -0.084, y)
+        * smoothstep(0.092, 0.070, y)
+        * smoothstep(0.0, 0.02, z)
+    )
+    radius = np.minimum(radius, 0.00155 - 0.00038 * middle) * (face > 0.02) + radius * (face <= 0.02)
     near_nose = np.hypot(x, (y + 0.012) * 0.9)
     radius = np.minimum(radius, 0.00078 + 0.026 * np.clip(near_nose - 0.017, 0.0, None) + 0.05 * (z < 0.035))
-    mouth = np.hypot(np.clip(x - MOUTH_HALF + 0.003, 0.0, None), np.clip(np.abs(y - MOUTH_Y + 0.001) - 0.0095, 0.0, None))
+    mouth = np.hypot(
+        np.clip(x - MOUTH_HALF + 0.003, 0.0, None), np.clip(np.abs(y - MOUTH_Y + 0.001) - 0.0095, 0.0, None)
+    )
     radius = np.minimum(radius, 0.00066 + 0.045 * np.clip(mouth - 0.0015, 0.0, None) + 0.05 * (z < 0.02))
     radius = np.minimum(radius, 0.00060 + 0.050 * np.clip(place.rim - 0.0035, 0.0, None))
     ear = (x > 0.062) & (np.abs(y - 0.004) < 0.042) & (z < -0.026) & (z > -0.085)
-    return np.where(ear, np.minimum(radius, 0.00135), radius)
+    return np.where(ear, np.minimum(radius, 0.0018), radius)
 
 
 def pigments(place: Place, traits: PersonTraits) -> tuple[Array, Array]:
@@ -107,20 +118,30 @@ def pigments(place: Place, traits: PersonTraits) -> tuple[Array, Array]:
     p, old = place.points, float(np.clip((traits.age - 25.0) / 45.0, 0.0, 1.0))
     seed = traits.seed * 101
     broad, middle, fine = noise(p, 0.034, seed + 1, 2), noise(p, 0.0085, seed + 2, 2), noise(p, 0.0026, seed + 3)
-    blood = 0.42 * place.cheek + 0.34 * place.nose_tip + 0.40 * place.ala + 0.42 * place.ear + 0.16 * place.chin
+    blood = 0.34 * place.cheek + 0.34 * place.nose_tip + 0.40 * place.ala + 0.42 * place.ear + 0.16 * place.chin
     blood += 0.22 * place.upper_lid + 0.20 * bell(place.rim, 0.0030) * place.front
-    blood += 0.10 * place.under_eye - 0.10 * place.forehead + 0.10 * np.exp(-((place.fold + 0.004) / 0.005) ** 2) * place.fold_length
+    blood += (
+        0.10 * place.under_eye
+        - 0.10 * place.forehead
+        + 0.10 * np.exp(-(((place.fold + 0.004) / 0.005) ** 2)) * place.fold_length
+    )
     blood += 0.10 * bell(place.x, 0.004) * bell(place.y + 0.0245, 0.003) * place.front
     blood *= 0.35 + 1.05 * traits.redness
-    blood += 0.075 * broad + (0.055 + 0.03 * old) * middle + 0.040 * fine
+    blood += 0.065 * broad + (0.035 + 0.03 * old) * middle + 0.035 * fine
     flush = np.clip(place.cheek + place.nose + place.nose_tip + place.ala, 0.0, 1.0) * traits.redness
-    threads = np.clip(1.0 - np.abs(noise(p, 0.0068, seed + 4)) * 6.0, 0.0, 1.0) * np.clip(noise(p, 0.014, seed + 5) - 0.2, 0.0, 1.0)
+    threads = np.clip(1.0 - np.abs(noise(p, 0.0068, seed + 4)) * 6.0, 0.0, 1.0) * np.clip(
+        noise(p, 0.014, seed + 5) - 0.2, 0.0, 1.0
+    )
     blood += (0.05 + 0.30 * old) * flush * threads
     pale_scale = 1.0 - 0.45 * traits.skin_tone
     brown = 0.13 * place.under_eye * (0.7 + 0.8 * traits.skin_tone + 0.5 * old) + 0.08 * place.upper_lid
     brown += 0.045 * place.forehead * (0.3 + traits.skin_tone) + 0.05 * place.neck
     brown += 0.16 * traits.skin_tone * bell(place.ax - 0.006, 0.024) * bell(place.y - MOUTH_Y, 0.016) * place.front
-    brown += (0.045 + 0.03 * traits.skin_tone) * noise(p, 0.045, seed + 6, 2) + 0.022 * middle + 0.018 * noise(p, 0.0034, seed + 7)
+    brown += (
+        (0.030 + 0.02 * traits.skin_tone) * noise(p, 0.045, seed + 6, 2)
+        + 0.010 * middle
+        + 0.016 * noise(p, 0.0034, seed + 7)
+    )
     return blood * pale_scale, brown
 
 
@@ -148,8 +169,12 @@ def spots(place: Place, traits: PersonTraits) -> Array:
         scatter_spots(int(190 * traits.freckles), 0.0006, 0.0013, 0.34, np.array([0.016, 0.013, 0.012]), cheek)
         temple = np.array([side * 0.052, 0.030, 0.015])
         scatter_spots(int(16 * old), 0.0015, 0.0040, 0.22, np.array([0.014, 0.030, 0.02]), temple)
-    scatter_spots(int(110 * traits.freckles), 0.0006, 0.0011, 0.30, np.array([0.012, 0.014, 0.006]), np.array([0.0, 0.002, 0.058]))
-    scatter_spots(int(60 * traits.freckles), 0.0006, 0.0012, 0.24, np.array([0.035, 0.014, 0.01]), np.array([0.0, 0.066, 0.045]))
+    scatter_spots(
+        int(110 * traits.freckles), 0.0006, 0.0011, 0.30, np.array([0.012, 0.014, 0.006]), np.array([0.0, 0.002, 0.058])
+    )
+    scatter_spots(
+        int(60 * traits.freckles), 0.0006, 0.0012, 0.24, np.array([0.035, 0.014, 0.01]), np.array([0.0, 0.066, 0.045])
+    )
     scatter_spots(5, 0.0007, 0.0012, 0.9, np.array([0.05, 0.05, 0.03]), np.array([0.0, -0.02, 0.02]))
     return amount * (1.0 - place.lips) * (1.0 - bell(place.rim, 0.002))
 
@@ -159,20 +184,33 @@ def albedo(place: Place, traits: PersonTraits) -> Array:
     blood, brown = pigments(place, traits)
     brown = brown + spots(place, traits) * (1.0 - 0.6 * traits.skin_tone)
     base = traits.skin_albedo * np.exp(-blood[:, None] * HAEMOGLOBIN) * np.exp(-brown[:, None] * MELANIN)
-    shaved = traits.stubble * place.beard * (1.0 + 0.18 * noise(place.points, 0.0030, 17) + 0.12 * noise(place.points, 0.012, 18))
+    shaved = (
+        traits.stubble
+        * place.beard
+        * (1.0 + 0.18 * noise(place.points, 0.0030, 17) + 0.12 * noise(place.points, 0.012, 18))
+    )
     base *= 1.0 - np.clip(shaved, 0.0, 1.3)[:, None] * np.array([0.36, 0.31, 0.24])
-    lip = linear(traits.lip_colour) * np.exp(-0.10 * noise(place.points * [1.0, 0.35, 1.0], 0.0016, 31)[:, None] * HAEMOGLOBIN)
+    lip = linear(traits.lip_colour) * np.exp(
+        -0.10 * noise(place.points * [1.0, 0.35, 1.0], 0.0016, 31)[:, None] * HAEMOGLOBIN
+    )
     lip *= (1.0 + 0.07 * noise(place.points, 0.009, 32) + 0.10 * (place.lip < 0))[:, None]
     lip *= (1.0 - 0.16 * bell(np.abs(place.lip) - 0.97, 0.10) * traits.makeup)[:, None]
     cover = (0.62 + 0.30 * traits.makeup) * place.lips * (0.84 + 0.16 * smoothstep(1.0, 0.7, np.abs(place.lip)))
-    border = bell(np.abs(place.lip) - 1.22, 0.12) * (1.0 - place.lips) * smoothstep(MOUTH_HALF, MOUTH_HALF * 0.7, place.ax) * place.front
+    border = (
+        bell(np.abs(place.lip) - 1.22, 0.12)
+        * (1.0 - place.lips)
+        * smoothstep(MOUTH_HALF, MOUTH_HALF * 0.7, place.ax)
+        * place.front
+    )
     base *= 1.0 + 0.05 * border[:, None]
     result = base * (1.0 - cover[:, None]) + lip * cover[:, None]
     wet = smoothstep(0.30, 0.0, np.abs(place.lip)) * place.lips
     result *= 1.0 - wet[:, None] * np.array([0.28, 0.46, 0.42])
-    result *= 1.0 - (0.72 * place.seam)[:, None] * np.array([0.72, 0.95, 0.95])
-    corner = np.exp(-((place.ax - MOUTH_HALF - 0.0008) / 0.0026) ** 2 - ((place.y - MOUTH_Y) / 0.0020) ** 2) * place.front
-    result *= 1.0 - 0.34 * corner[:, None] * np.array([0.75, 1.0, 1.0])
+    result *= 1.0 - (0.88 * place.seam)[:, None] * np.array([0.80, 0.97, 0.97])
+    corner = (
+        np.exp(-(((place.ax - MOUTH_HALF - 0.0008) / 0.0020) ** 2) - ((place.y - MOUTH_Y) / 0.0016) ** 2) * place.front
+    )
+    result *= 1.0 - 0.20 * corner[:, None] * np.array([0.75, 1.0, 1.0])
     # Lids: thin and pink at the rim; make-up darkens the crease and the line of the lashes.
     line = bell(place.rim, 0.0011) * (place.eye_y > -0.002) * (0.22 + 0.40 * traits.makeup)
     shadow = place.upper_lid * smoothstep(0.0, 0.004, place.eye_y) * 0.22 * traits.makeup
@@ -192,32 +230,50 @@ def shade_skin(studio: Studio, samples: Samples, limit: float = 0.0022) -> SkinS
     place = studio.face_map.locate(samples.average)
     position = studio.settle(samples.person, limit)
     normal = studio.normal(position, 3.5e-4)
+    # The mesh is too coarse for the nostrils' rims: they are smoothed, and painted.
+    nostril = np.exp(-(((place.ax - 0.0064) / 0.0030) ** 2 + ((place.y + 0.0198) / 0.0028) ** 2)) * (place.z > 0.04)
+    calm = np.clip(1.6 * nostril, 0.0, 1.0)[:, None]
+    position = samples.person * calm + position * (1.0 - calm)
+    normal = unit(normal * (1.0 - calm) + np.array([0.0, -0.75, 0.66]) * calm)
     gradient = wrinkles.slope(lambda at: wrinkles.lasting(at, traits), place)
     gradient -= np.einsum("nd,nd->n", gradient, normal)[:, None] * normal
     rng = np.random.default_rng(traits.seed + 3)
+    own = sample_radius(place)
     pore = 0.020 + 0.030 * np.clip(place.nose + place.cheek + 0.6 * place.t_zone + 0.4 * place.chin, 0.0, 1.0)
     pore = pore * (1.0 - place.lips) * (0.7 + 0.3 * np.clip((traits.age - 20) / 40, 0, 1))
-    bumped = unit(normal - gradient + pore[:, None] * rng.normal(size=position.shape))
+    bumped = unit(
+        normal - gradient + (pore * np.clip(0.0014 / own, 0.3, 1.0))[:, None] * rng.normal(size=position.shape)
+    )
     seen = visibility(position + normal * 2e-4, normal, studio.occluders)
     # Neighbours share their visibility: the march is sampled, and its error must not show as speckle.
-    near = nearest(position).query(position, 7)[1]
+    near = nearest(position).query(position, 12)[1]
     seen = Visibility(seen.ambient[near].mean(1), unit(seen.bent[near].mean(1)), seen.lamps[near].mean(1))
     soft = unit(studio.normal(position, 2.4e-3) + 0.3 * normal)
-    pigment = albedo(place, traits) * _hollow(place, traits)[:, None] ** np.array([0.7, 1.0, 1.0])
-    nostril = np.exp(-(((place.ax - 0.0066) / 0.0036) ** 2 + ((place.y + 0.0205) / 0.0030) ** 2)) * (place.z > 0.04) * (normal[:, 1] < 0.0)
-    pigment = pigment * (1.0 - 0.85 * nostril[:, None] * np.array([0.90, 1.0, 1.0]))
+    brow = studio.brow_shadow(samples.average)[:, None]
+    pigment = albedo(place, traits) * (1.0 - brow) + traits.brow_albedo * brow
+    pigment = pigment * _hollow(place, traits)[:, None] ** np.array([0.7, 1.0, 1.0])
+    pigment = pigment * (1.0 - 0.93 * smoothstep(0.35, 0.95, nostril)[:, None] * np.array([0.92, 1.0, 1.0]))
     seen = Visibility(seen.ambient * (1.0 - 0.6 * nostril), seen.bent, seen.lamps * (1.0 - 0.7 * nostril[:, None]))
     oily = (0.3 + 0.7 * traits.oiliness) * place.t_zone
     lips = place.lips
-    roughness = 0.50 - 0.13 * oily - (0.10 + 0.12 * traits.lip_gloss) * lips - 0.05 * bell(place.rim, 0.003)
-    broken = 1.0 + (0.28 * rng.normal(size=len(samples)) + 0.25 * noise(place.points, 0.004, 51)) * (1.0 - lips)
-    sheen = (0.62 + 0.55 * oily + 0.22 * place.cheek + (0.5 + 0.9 * traits.lip_gloss) * lips) * np.clip(broken, 0.2, 2.0)
-    sheen = sheen * (1.0 - 0.85 * place.seam) * (1.0 - nostril)
+    roughness = 0.47 - 0.12 * oily - (0.10 + 0.12 * traits.lip_gloss) * lips - 0.05 * bell(place.rim, 0.003)
+    broken = 1.0 + (0.28 * rng.normal(size=len(samples)) + 0.25 * noise(place.points, 0.004, 51)) * (
+        1.0 - lips
+    ) * np.clip(0.0014 / own, 0.2, 1.0)
+    sheen = (0.95 + 0.80 * oily + 0.40 * place.cheek + (0.5 + 0.9 * traits.lip_gloss) * lips) * np.clip(
+        broken, 0.2, 2.0
+    )
+    sheen = (
+        sheen
+        * (1.0 - 0.85 * place.seam)
+        * (1.0 - nostril)
+        * (1.0 - 0.8 * lips * smoothstep(0.80, 0.97, place.ax / MOUTH_HALF))
+    )
     return SkinSurface(samples, position, soft, bumped, pigment, seen, sheen, roughness)
 
 
-def build_skin(studio: Studio, mesh: Mesh, faces: NDArray[np.int64], spacing: float = 1.0) -> tuple[Cloud, SkinSurface, Cloud]:
-    """The skin's Gaussians, their surface (for expressions), and the under-layer.
+def build_skin(studio: Studio, mesh: Mesh, faces: NDArray[np.int64], spacing: float = 1.0) -> tuple[Cloud, SkinSurface]:
+    """The skin's Gaussians and their surface (for expressions).
 
     Args:
         studio: surface, occluders, maps, traits.
@@ -231,7 +287,9 @@ def build_skin(studio: Studio, mesh: Mesh, faces: NDArray[np.int64], spacing: fl
     samples = scatter(mesh, faces, radius, seed=traits.seed)
     surface = shade_skin(studio, samples)
     own = sample_radius(studio.face_map.locate(samples.average)) * spacing
-    sigma = own * (0.82 + 0.10 * smoothstep(0.0010, 0.0007, own))
+    # Wide enough that four neighbours hide what lies behind, stretched skin included. An under-layer against pin-holes
+    # does more harm: sorted by their centres, its large Gaussians come before the skin wherever it slants.
+    sigma = COVER * own
     skin = cloud(
         "skin",
         samples,
@@ -242,25 +300,4 @@ def build_skin(studio: Studio, mesh: Mesh, faces: NDArray[np.int64], spacing: fl
         position=surface.position,
         facing_fade=True,
     )
-    # Two under-layers: a coarse deep one, and under thin or sharp parts a finer one, nearer to the skin.
-    sharp = (centres.rim < 0.006) | (np.abs(centres.lip) < 1.9) & (centres.ax < MOUTH_HALF + 0.004) & (centres.z > 0.0)
-    sharp |= (np.hypot(centres.ax, centres.y + 0.010) < 0.022) & (centres.z > 0.040) | (centres.ear > 0.02)
-    sharp |= (centres.ax > 0.066) & (np.abs(centres.y - 0.004) < 0.045) & (centres.z < -0.02)
-    layers = []
-    for picked, distance, depth in ((~sharp, 0.0036, UNDER_DEPTH), (sharp, 0.0017, 0.0006)):
-        deep = scatter(mesh, faces[picked], np.full(int(picked.sum()), distance * spacing), seed=traits.seed + 1)
-        deep_surface = shade_skin(studio, deep)
-        sigma = 0.92 * distance * spacing
-        layers.append(
-            cloud(
-                "under_skin",
-                deep,
-                deep_surface.normal,
-                [sigma, sigma, 0.0004],
-                deep_surface.colour(),
-                0.97,
-                position=deep_surface.position - deep_surface.normal * depth,
-                facing_fade=True,
-            )
-        )
-    return skin, surface, concatenate(layers)
+    return skin, surface

@@ -18,12 +18,12 @@ GARMENTS = ("crew", "shirt", "vneck", "turtleneck", "blazer")
 # Skin albedo by depth of tone, linear interpolation in linear light; read off measured skin charts (Jensen 2001,
 # Weyrich et al. 2006) and pulled towards what a portrait lens shows.
 _SKIN_TONES: tuple[tuple[float, Colour], ...] = (
-    (0.00, (240, 208, 190)),
-    (0.20, (230, 188, 164)),
-    (0.40, (208, 160, 130)),
-    (0.60, (172, 120, 88)),
-    (0.80, (124, 80, 56)),
-    (1.00, (84, 52, 38)),
+    (0.00, (232, 188, 168)),
+    (0.20, (222, 170, 144)),
+    (0.40, (202, 146, 114)),
+    (0.60, (168, 114, 82)),
+    (0.80, (122, 78, 54)),
+    (1.00, (82, 51, 37)),
 )
 
 
@@ -123,6 +123,7 @@ PRESETS: dict[str, PersonTraits] = {
             garment="crew",
             garment_colour=(38, 74, 82),
             background=((142, 138, 132), (64, 62, 64)),
+            head={"eye_size": 0.9, "lip_fullness": -0.7, "nose_width": -0.5, "face_width": -0.3, "cheekbones": 0.5},
         ),
         PersonTraits(
             name="marcus",

@@ -69,14 +69,18 @@ def lid_crease(place: Place) -> Array:
 
 def nasolabial(place: Place) -> Array:
     """Fold from the nose's wing past the mouth's corner: a furrow with the cheek's roll above it."""
-    shape = crease(place.fold, 0.0016) + 0.55 * bell(place.fold - 0.0050, 0.0042)
+    shape = (
+        0.8 * crease(place.fold, 0.0030) + 0.25 * crease(place.fold, 0.0013) + 0.55 * bell(place.fold - 0.0050, 0.0042)
+    )
     return shape * place.fold_length
 
 
 def marionette(place: Place) -> Array:
     """From the mouth's corners down."""
     line = place.ax - (MOUTH_HALF + 0.0026 + 0.22 * np.clip(MOUTH_Y - place.y, 0.0, 0.03))
-    return crease(line, 0.0013) * smoothstep(-0.041, -0.049, place.y) * smoothstep(-0.070, -0.058, place.y) * place.front
+    return (
+        crease(line, 0.0013) * smoothstep(-0.041, -0.049, place.y) * smoothstep(-0.070, -0.058, place.y) * place.front
+    )
 
 
 def bunny_lines(place: Place) -> Array:
@@ -102,7 +106,9 @@ def lip_lines(place: Place) -> Array:
     """Fine upright creases of the lips, fanning out from the middle."""
     fan = place.x * (1.0 - 0.10 * np.clip(np.abs(place.lip), 0.0, 1.0))
     wave = np.sin(fan * 4300.0 + 1.7 * np.sin(fan * 1250.0)) + 0.6 * np.sin(fan * 7700.0 + 2.0 * np.sin(fan * 900.0))
-    return 0.5 * wave * place.lips * smoothstep(0.02, 0.25, np.abs(place.lip)) * smoothstep(1.05, 0.75, np.abs(place.lip))
+    return (
+        0.5 * wave * place.lips * smoothstep(0.02, 0.25, np.abs(place.lip)) * smoothstep(1.05, 0.75, np.abs(place.lip))
+    )
 
 
 def vertical_lip_age(place: Place) -> Array:
@@ -134,7 +140,11 @@ def lasting(place: Place, traits: PersonTraits) -> Array:
     height += mm * 0.075 * lip_lines(place)
     pores = 0.35 + 0.65 * np.clip(place.nose + place.cheek + 0.5 * place.t_zone, 0.0, 1.0)
     calm = (1.0 - place.lips) * (1.0 - 0.7 * place.upper_lid)
-    height += mm * calm * (0.030 * noise(place.points, 0.0075, 41) + (0.010 + 0.008 * old) * pores * noise(place.points, 0.0024, 42))
+    height += (
+        mm
+        * calm
+        * (0.030 * noise(place.points, 0.0075, 41) + (0.010 + 0.008 * old) * pores * noise(place.points, 0.0024, 42))
+    )
     return height
 
 
