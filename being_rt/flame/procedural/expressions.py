@@ -131,7 +131,8 @@ def _lid_angles(mesh: HeadMesh) -> tuple[Float64, Float64]:
     elevation = np.arctan2(rim[:, 1], rim[:, 2])
     partner = elevation[(-np.arange(EYE_COLUMNS)) % EYE_COLUMNS]
     upper, lower = np.maximum(elevation, partner), np.minimum(elevation, partner)
-    closure = lower + 0.16 * (upper - lower)
+    near_corner = np.abs(np.cos(np.arange(EYE_COLUMNS) * 2.0 * np.pi / EYE_COLUMNS)) ** 8
+    closure = lower + (0.16 + 0.34 * near_corner) * (upper - lower)
     overlap = 0.020 * np.clip(
         (upper - lower) / 0.3, 0.0, 1.0
     )  # a quarter millimetre: lids press, they do not just touch
@@ -283,7 +284,7 @@ def _pose_basis(mesh: HeadMesh) -> Float64:
     for joint, right in ((2, False), (3, True)):
         small = 0.05
         basis[:, :, 9 * joint + 3 * 2 + 1] = (
-            _lid_rotation(mesh, right, 0.62 * small * free, 0.30 * small * free) / small
+            _lid_rotation(mesh, right, 0.58 * small * free, 0.42 * small * free) / small
         )
     return basis
 

@@ -165,8 +165,8 @@ def _bumps(x: Float64, y: Float64, z: Float64) -> Float64:
     h += 0.0038 * bell(ax - 0.030, 0.015) * bell(y + 0.014, 0.015)  # apple of the cheek
     h -= 0.0014 * bell(ax - 0.049, 0.014) * bell(y + 0.043, 0.018)  # hollow below it
     h += 0.0056 * np.exp(-((x / 0.031) ** 4)) * bell(y - STOMION_Y - 0.001, 0.0175)  # dental arch
-    fold = ax - (0.0175 + 0.55 * np.clip(-0.014 - y, 0.0, 0.04))
-    h -= 0.0011 * bell(fold, 0.0042) * smoothstep(-0.060, -0.040, y) * smoothstep(-0.004, -0.016, y)  # nasolabial
+    fold = ax - (0.0175 + 0.55 * 0.004 * np.logaddexp(0.0, (-0.014 - y) / 0.004))
+    h -= 0.0010 * bell(fold, 0.0046) * smoothstep(-0.054, -0.030, y) * smoothstep(-0.002, -0.018, y)  # nasolabial
     h -= 0.0012 * bell(x, 0.0032) * bell(y + 0.0300, 0.0060)  # philtrum and its columns
     h += 0.0005 * bell(ax - 0.0050, 0.0020) * bell(y + 0.0300, 0.0060)
     h -= 0.0028 * bell(x, 0.016) * bell(y + 0.0585, 0.0055)  # mentolabial fold
@@ -174,9 +174,10 @@ def _bumps(x: Float64, y: Float64, z: Float64) -> Float64:
     h += 0.0016 * bell(ax - 0.025, 0.016) * bell(y - 0.068, 0.014)  # frontal eminence
     h -= 0.0028 * bell(ax - 0.061, 0.013) * bell(y - 0.040, 0.020) * smoothstep(-0.01, 0.02, z)  # temple
     over = y - lip_seam(x)
-    t = np.where(over > 0, over / upper_lip_height(x), over / lower_lip_height(x))
-    span = np.clip(1.0 - (ax / (MOUTH_HALF_WIDTH * 1.04)) ** 2, 0.0, 1.0) ** 0.7
-    upper, lower = bell(t - 0.42, 0.52), bell(t + 0.45, 0.50)
+    height = np.where(over > 0, upper_lip_height(x), lower_lip_height(x))
+    t = over / np.maximum(height, 0.0018)
+    span = np.clip(1.0 - (ax / MOUTH_HALF_WIDTH) ** 2, 0.0, 1.0) ** 0.8
+    upper, lower = bell(t - 0.36, 0.58), bell(t + 0.42, 0.54)
     h += span * np.where(over > 0, 0.0040 * upper + 0.0006 * bell(x, 0.005) * upper, 0.0046 * lower)
     inside = np.clip(1.12 - (ax / MOUTH_HALF_WIDTH) ** 4, 0.0, 1.0) * (ax < MOUTH_HALF_WIDTH * 1.05)
     h -= 0.0012 * bell(over, 0.0013) * inside  # the seam's groove
@@ -187,11 +188,11 @@ def _bumps(x: Float64, y: Float64, z: Float64) -> Float64:
 def _nose(x: Float64, y: Float64, z: Float64) -> Float64:
     ax = np.abs(x)
     d = _capsule(ax, y, z, (0.0, 0.030, 0.0405), (0.0, -0.006, 0.0648), 0.0058, 0.0062)  # bridge
-    d = smooth_min(d, _ellipsoid(ax - 0.0022, y + 0.0086, z - 0.0652, (0.0070, 0.0066, 0.0080)), 0.006)  # tip
     d = smooth_min(d, _capsule(ax, y, z, (0.0060, 0.012, 0.0440), (0.0090, -0.010, 0.0510), 0.0060, 0.0064), 0.008)
-    wing = _capsule(ax, y, z, (0.0072, -0.0122, 0.0592), (0.0114, -0.0146, 0.0508), 0.0044, 0.0048)
-    d = smooth_min(d, wing, 0.0048)
-    d = smooth_min(d, _capsule(ax, y, z, (0.0, -0.0135, 0.0640), (0.0, -0.0185, 0.0530), 0.0042, 0.0044), 0.005)
+    d = smooth_min(d, _ellipsoid(x, y + 0.0088, z - 0.0650, (0.0088, 0.0066, 0.0082)), 0.006)  # tip
+    wing = _capsule(ax, y, z, (0.0070, -0.0122, 0.0595), (0.0116, -0.0144, 0.0505), 0.0036, 0.0043)
+    d = smooth_min(d, wing, 0.0085)
+    d = smooth_min(d, _capsule(ax, y, z, (0.0, -0.0130, 0.0635), (0.0, -0.0180, 0.0530), 0.0040, 0.0044), 0.006)
     return smooth_max(d, -_ellipsoid(ax - 0.0064, y + 0.0200, z - 0.0585, (0.0028, 0.0032, 0.0054)), 0.003)  # nostrils
 
 
@@ -269,6 +270,8 @@ def skull_distance(points: Float64) -> Float64:
     d = d - _bumps(x, y, z)
     d = smooth_min(d, _nose(x, y, z), 0.0055)
     d = d + 0.0050 * bell(np.abs(x) - 0.0160, 0.0046) * bell(y - EYE[1] + 0.0006, 0.0062) * (z > 0.0)  # inner eye corner
+    crease = (np.hypot((np.abs(x) - EYE[0] + 0.0005) / 0.0172, (y - EYE[1]) / 0.0106) - 1.0) * 0.0110  # fold of the lid
+    d = d + 0.0007 * bell(crease, 0.0013) * smoothstep(0.001, 0.006, y - EYE[1]) * (z > 0.0)
     lid = _ellipsoid(
         np.abs(x) - EYE[0] + 0.0010, y - EYE[1], z - EYE[2], (LID_RADIUS + 0.0016, LID_RADIUS, LID_RADIUS)
     )

@@ -103,14 +103,14 @@ def _eye_rings() -> list[Float64]:
 
 
 def _mouth_rings() -> list[Float64]:
-    angle = np.linspace(np.pi / 2, -np.pi / 2, MOUTH_COLUMNS)
-    c, s = np.cos(angle), np.sin(angle)
-    c[[0, -1]] = 0.0
+    along = np.linspace(1.0, -1.0, MOUTH_COLUMNS)
+    c = 1.0 - np.abs(along) ** 1.4  # nearly even steps from the midline to the corner
+    s = np.sign(along) * np.sqrt(1.0 - c**2)
     above = s > 1e-6
     rings = []
     # height in lip heights, and how far beyond the corner the ring reaches
     for height, beyond in ((1.75, 0.0085), (1.35, 0.0048), (1.0, 0.0020), (0.62, 0.0010), (0.26, 0.0004), (0.004, 0.0)):
-        x = (MOUTH_HALF_WIDTH + beyond) * c**0.92
+        x = (MOUTH_HALF_WIDTH + beyond) * c
         lip_x = x * MOUTH_HALF_WIDTH / (MOUTH_HALF_WIDTH + beyond)
         margin = max(height - 1.0, 0.0) * 0.008 * np.abs(s)
         taper = min(height, 1.0) * np.abs(s) ** 0.12
