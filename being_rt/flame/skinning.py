@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.errors import InvalidParameterError
-from being_rt.flame.model import PARENTS, SHAPE_COUNT, FlameModel
-from being_rt.flame.params import FlameParams
+from being_rt.flame.model import SHAPE_COUNT, FlameModel
+from being_rt.flame.params import WIDTHS, FlameParams
 from being_rt.flame.rig import Rig
-from being_rt.flame.rotations import matrices
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
@@ -105,38 +104,33 @@ def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     return vectors / np.where(length > 0, length, 1)
 
 
-def skin(rig: Rig, params: FlameParams) -> Float32:
-    """Vertices of every frame: float32 [T, V, 3], metres, FLAME space.
+def skin(rig: Rig, params: FlameParams, threads: int = 0) -> Float32:
+    """Vertices of every frame: float32 [T, V, 3], metres, FLAME space. Computed by the native core.
 
     Linear blend skinning of the shaped, pose-corrected template: Li et al., "Learning a model of facial shape and
     expression from 4D scans", ACM TOG 36(6), 2017, equations 1 to 5; eyelids are added to the shape before skinning.
+
+    Args:
+        threads: 0 is one per core.
 
     Example::
 
         vertices = skin(rig, FlameParams.neutral())[0]
     """
-    template = rig.template.astype(np.float64)
-    # One matrix for everything that is linear: [V * 3, 100 + 2 + 36].
-    basis = np.concatenate([rig.expression_basis, rig.eyelid_basis, rig.pose_basis], axis=2).astype(np.float32)
-    basis = basis.reshape(-1, basis.shape[2])
-    result = np.empty((len(params), *template.shape), np.float32)
-    for index in range(len(params)):
-        pose = np.concatenate([params.rotation[index], params.neck[index], params.jaw[index], params.eyes[index]])
-        rotation = matrices(pose.reshape(5, 3))
-        feature = (rotation[1:] - np.eye(3)).reshape(-1)
-        coefficients = np.concatenate([params.expression[index], params.eyelids[index], feature]).astype(np.float32)
-        shaped = template + (basis @ coefficients).reshape(template.shape)
-        joints = rig.joint_rest + rig.joint_expression @ params.expression[index]
-        placed_rotation, placed_origin = rotation.copy(), joints.astype(np.float64)
-        for joint, parent in enumerate(PARENTS):
-            if parent >= 0:
-                placed_rotation[joint] = placed_rotation[parent] @ rotation[joint]
-                arm = joints[joint] - joints[parent]
-                placed_origin[joint] = placed_origin[parent] + placed_rotation[parent] @ arm
-        shift = placed_origin - np.einsum("jab,jb->ja", placed_rotation, joints)
-        turned = np.einsum("jab,vb->jva", placed_rotation, shaped) + shift[:, None]
-        result[index] = np.einsum("vj,jva->va", rig.skinning_weights, turned) + params.translation[index]
-    return result
+    from being_rt import _C  # here, so that reading models and baking rigs needs no native core
+
+    posed = {name: getattr(params, name) for name in WIDTHS}
+    return _C.skin(
+        rig.template,
+        rig.expression_basis,
+        rig.eyelid_basis,
+        rig.pose_basis,
+        rig.skinning_weights,
+        rig.joint_rest,
+        rig.joint_expression,
+        **posed,
+        threads=threads,
+    )
 
 
 def on_surface(vertices: NDArray[Any], faces: NDArray[Any], landmarks: tuple[Int32, Float32]) -> NDArray[Any]:
