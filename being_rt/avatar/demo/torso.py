@@ -1,0 +1,309 @@
+"""Neck base, collar bones, shoulders and chest: the body under the head, and the seam between head and torso.
+
+The body is one signed distance function that joins the head's own (so that skin meets skin without a step) with simple
+volumes of human proportions. :mod:`being_rt.avatar.demo.garment` dresses it. Metres, FLAME space.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from being_rt.avatar.avatar import HeadLayer, Seam, TorsoLayer
+from being_rt.avatar.demo.cloud import bell, nearest, smoothstep, unit
+from being_rt.avatar.demo.features import FaceMap
+from being_rt.avatar.demo.lighting import Distance, develop, diffuse, specular, visibility
+from being_rt.avatar.demo.skin import EXPOSURE, albedo
+from being_rt.avatar.demo.strands import SampledField, pack, thin
+from being_rt.avatar.demo.traits import PersonTraits
+from being_rt.flame.rig import Rig
+
+Array = NDArray[np.float64]
+
+REFERENCE_ROOT = np.array([0.0, -0.193, -0.072])  # where the body was drawn with its global joint
+SKIN_SPACING = 0.0027
+LOW, HIGH = np.array([-0.285, -0.275, -0.15]), np.array([0.285, 0.125, 0.17])  # of the torso, about the global joint
+
+
+def smooth_min(a: Array, b: Array, radius: float) -> Array:
+    """Union with a fillet (Quilez' polynomial smooth minimum)."""
+    h = np.clip(0.5 + 0.5 * (b - a) / radius, 0.0, 1.0)
+    return b + (a - b) * h - radius * h * (1.0 - h)
+
+
+def _ellipsoid(p: Array, centre: tuple[float, float, float], radii: tuple[float, float, float]) -> Array:
+    q = p - np.asarray(centre)
+    k0 = np.sqrt(((q / radii) ** 2).sum(axis=1)) + 1e-9
+    k1 = np.sqrt(((q / np.square(radii)) ** 2).sum(axis=1)) + 1e-9
+    return k0 * (k0 - 1.0) / k1
+
+
+def _capsule(p: Array, start: tuple[float, ...], end: tuple[float, ...], r0: float, r1: float) -> Array:
+    a, d = np.asarray(start), np.subtract(end, start)
+    t = np.clip((p - a) @ d / (d @ d), 0.0, 1.0)
+    return np.linalg.norm(p - a - t[:, None] * d, axis=1) - (r0 + (r1 - r0) * t)
+
+
+class Body:
+    """Neck and torso of one person.
+
+    Args:
+        rig: the head; its global joint places the shoulders.
+        head: the same head's distance.
+        traits: femininity narrows the shoulders and rounds the chest.
+    """
+
+    def __init__(self, rig: Rig, head: SampledField, traits: PersonTraits) -> None:
+        self.root = rig.joint_rest[0].astype(np.float64)
+        self._feminine = float(traits.femininity)
+        self._head = head
+        self._field = SampledField(self._exact, self.root + LOW - 0.01, self.root + HIGH, 0.005)
+
+    def neck_distance(self, points: Array) -> Array:
+        """Signed distance of the head, [N]."""
+        return self._head.distance(points)
+
+    def signed_distance(self, points: Array) -> Array:
+        """Signed distance of body and neck, sampled every 5 mm; good for hair, shadows and first guesses, [N]."""
+        return self._field.distance(points)
+
+    def _exact(self, points: Array) -> Array:
+        p = points - self.root + REFERENCE_ROOT
+        p = np.stack([np.sqrt(p[:, 0] ** 2 + 0.012**2) - 0.002, p[:, 1], p[:, 2]], axis=1)  # no crease on the midline
+        f = self._feminine
+        reach = 0.170 - 0.022 * f  # of the shoulder joint
+        d = _capsule(p, (0.010, -0.176, -0.100), (reach, -0.240, -0.090), 0.034 - 0.004 * f, 0.042 - 0.004 * f)
+        d = smooth_min(d, _ellipsoid(p, (0.0, -0.400, -0.082), (0.170 - 0.022 * f, 0.205, 0.104 - 0.006 * f)), 0.045)
+        deltoid = (0.050 - 0.006 * f, 0.066, 0.054 - 0.006 * f)
+        d = smooth_min(d, _ellipsoid(p, (reach + 0.004, -0.286, -0.088), deltoid), 0.045)
+        arm = _capsule(p, (reach + 0.014, -0.29, -0.086), (reach + 0.036, -0.50, -0.080), 0.044 - 0.006 * f, 0.038)
+        d = smooth_min(d, arm, 0.02)
+        d = smooth_min(d, _ellipsoid(p, (0.080, -0.322, -0.022), (0.085, 0.062, 0.038)), 0.05)
+        d = smooth_min(d, _ellipsoid(p, (0.078, -0.375, -0.010), (0.064, 0.066, 0.020 + 0.044 * f)), 0.03)
+        bone = _capsule(p, (0.020, -0.211, -0.026), (0.085, -0.208, -0.052), 0.0080, 0.0070)
+        bone = np.minimum(bone, _capsule(p, (0.085, -0.208, -0.052), (reach - 0.02, -0.214, -0.090), 0.0070, 0.0070))
+        d = smooth_min(d, bone + 0.0015, 0.022)
+        d = -smooth_min(-d, _ellipsoid(p, (0.0, -0.206, -0.018), (0.012, 0.012, 0.011)), 0.016)  # the notch
+        # Above the shoulders only the head itself is left: nothing is rounded off under the jaw.
+        return smooth_min(d, self.neck_distance(points), 0.020)
+
+    def exact_distance(self, points: Array) -> Array:
+        """Signed distance of body and neck without interpolation but for the neck, [N]."""
+        return self._exact(points)
+
+    def outwards(self, azimuth: Array, height: Array, reach: float = 0.30) -> Array:
+        """The body's outermost point at an azimuth about the neck's axis (0 front, towards +x) and height over the
+        global joint, [N, 3]."""
+        direction = np.stack([np.sin(azimuth), np.zeros_like(azimuth), np.cos(azimuth)], axis=1)
+        start = self.axis(height)
+        low, high = np.full(len(azimuth), 0.01), np.full(len(azimuth), reach)
+        walked = np.full(len(azimuth), 0.01)
+        for step in np.linspace(0.01, reach, 40):
+            inside = self.signed_distance(start + direction * step) < 0
+            walked = np.where(inside, step, walked)
+        low, high = walked, walked + reach / 38
+        for _ in range(12):
+            middle = 0.5 * (low + high)
+            inside = self._exact(start + direction * middle[:, None]) < 0
+            low, high = np.where(inside, middle, low), np.where(inside, high, middle)
+        return start + direction * low[:, None]
+
+    def axis(self, height: Array) -> Array:
+        """The neck's axis at heights over the global joint, [N, 3]; it leans back downwards."""
+        z = 0.004 + 0.20 * np.clip(height, -0.02, 0.12)
+        return self.root + np.stack([np.zeros_like(height), height, z], axis=1)
+
+    def azimuth(self, points: Array) -> Array:
+        """Azimuth about the neck's axis, 0 in front, positive towards +x, [N]."""
+        from_axis = points - self.axis(points[:, 1] - self.root[1])
+        return np.arctan2(from_axis[:, 0], from_axis[:, 2])
+
+
+def gradient_normal(points: Array, distance: Distance, step: float = 0.0008) -> Array:
+    """Unit gradient by the tetrahedron technique, [N, 3]."""
+    total = np.zeros_like(points)
+    for corner in np.array([[1.0, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]]):
+        total += corner * distance(points + step * corner)[:, None]
+    return unit(total)
+
+
+@dataclass
+class Patch:
+    """Gaussians of the torso before they are packed. N of them; ``hold`` 0 moves with the neck, 1 with the chest."""
+
+    position: Array
+    normal: Array
+    tangent: Array
+    scale: Array
+    colour: Array
+    opacity: Array
+    hold: Array
+    matched: Array  # 0..1: takes the colour match at the seam
+    fade: bool = True
+
+
+def scatter_on(body: Body, offset: float, low: Array, high: Array, spacing: Array | float, rng: np.random.Generator) -> Array:
+    """Points of the body's surface moved out by ``offset``, evenly spread, those that a viewer in front can see.
+
+    ``spacing`` is a function of points -> [N] or a constant, metres between neighbours.
+    """
+    cell = 0.006
+    counts = np.ceil((high - low) / cell).astype(int)
+    axes = [low[k] + cell * (np.arange(counts[k]) + 0.5) for k in range(3)]
+    centres = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    near = centres[np.abs(body.signed_distance(centres) - offset) < 0.9 * cell]
+    points = np.repeat(near, 6, axis=0) + rng.uniform(-0.5, 0.5, (6 * len(near), 3)) * cell
+    for _ in range(2):
+        away = body.signed_distance(points) - offset
+        points = points - body._field.normal(points) * np.clip(away, -0.006, 0.006)[:, None]
+    normal = body._field.normal(points)
+    points = points[(normal[:, 2] > -0.40) & (points > low).all(axis=1) & (points < high).all(axis=1)]
+    radius = spacing(points) if callable(spacing) else np.full(len(points), spacing)
+    return points[thin(points, radius, rng)]
+
+
+def build_torso(
+    rig: Rig,
+    head: SampledField,
+    face_map: FaceMap,
+    traits: PersonTraits,
+    rng: np.random.Generator,
+    body: Body | None = None,
+) -> tuple[TorsoLayer, Array]:
+    """Neck base, décolleté, garment and the core of the neck: 10-14 thousand Gaussians.
+
+    Args:
+        rig: the head with its identity.
+        head: the same head's distance, from :func:`being_rt.avatar.demo.strands.sample_head`.
+        face_map: maps of the skin's colour.
+        traits: build, skin and clothes.
+        rng: source of all randomness; the same state gives the same torso.
+        body: the body where the caller has it already (hair rests on it).
+
+    Returns:
+        The layer, and for each Gaussian how much of the seam's colour match it may take [N], for :func:`build_seam`.
+
+    Example::
+
+        torso, matched = build_torso(rig, head, FaceMap(model), PRESETS["ada"], np.random.default_rng(3))
+    """
+    from being_rt.avatar.demo.garment import dress
+
+    body = body or Body(rig, head, traits)
+    clothes, bare = dress(body, traits, rng)
+    parts = [_skin(body, bare, face_map, traits, rng), _core(body, traits, rng), *clothes]
+    names = ("position", "normal", "tangent", "scale", "colour", "opacity", "hold", "matched")
+    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    fade = np.concatenate([np.full(len(part.position), part.fade) for part in parts])
+    normal = unit(joined["normal"])
+    tangent = unit(joined["tangent"] - np.einsum("nd,nd->n", joined["tangent"], normal)[:, None] * normal)
+    axes = np.stack([tangent, np.cross(normal, tangent), normal], axis=2)
+    gaussians = pack(joined["position"], axes, joined["scale"], joined["opacity"], joined["colour"], fade)
+    weights = _weights(joined["position"], joined["hold"], rig, body)
+    return TorsoLayer(gaussians, weights.astype(np.float32)), joined["matched"]
+
+
+def _skin(body: Body, bare: Distance, face_map: FaceMap, traits: PersonTraits, rng: np.random.Generator) -> Patch:
+    low, high = body.root + [-0.15, -0.20, -0.10], body.root + [0.15, 0.082, 0.17]
+    points = scatter_on(body, 0.0, low, high, SKIN_SPACING, rng)
+    points = points[bare(points) > -0.010]
+    normal = gradient_normal(points, body.exact_distance)
+    points = points - normal * np.clip(body.exact_distance(points), -0.003, 0.003)[:, None]
+    seen = visibility(points + normal * 6e-4, normal, body.signed_distance)
+    near = nearest(points).query(points, 7)[1]
+    seen.ambient[:], seen.lamps[:] = seen.ambient[near].mean(axis=1), seen.lamps[near].mean(axis=1)
+    pigment = albedo(face_map.locate(points), traits)
+    light = diffuse(normal, seen, 0.75, unit(normal[near].mean(axis=1)))
+    colour = develop(pigment * light + 0.028 * 0.62 * specular(points, normal, seen, 0.50), EXPOSURE)
+    height = points[:, 1] - body.root[1]
+    sink = 0.0014 * smoothstep(0.000, 0.030, height)  # under the head layer's own neck
+    count = len(points)
+    return Patch(
+        points - normal * sink[:, None],
+        normal,
+        np.tile([1.0, 0.2, 0.1], (count, 1)),
+        np.tile(np.array([0.92, 0.92, 0.25]) * SKIN_SPACING, (count, 1)),
+        colour,
+        0.97 * smoothstep(0.080, 0.052, height),
+        np.zeros(count),
+        np.ones(count),
+    )
+
+
+def _core(body: Body, traits: PersonTraits, rng: np.random.Generator) -> Patch:
+    """Inside the neck and behind the jaw: shadowed flesh that closes the view when the head turns."""
+    count = 420
+    height = rng.uniform(-0.03, 0.095, count)
+    angle = rng.uniform(-np.pi, np.pi, count)
+    outward = np.stack([np.sin(angle), np.zeros(count), np.cos(angle)], axis=1)
+    points = body.axis(height) + 0.036 * outward
+    for _ in range(3):  # well inside the neck
+        points = points - outward * np.maximum(body.neck_distance(points) + 0.011, 0.0)[:, None]
+    colour = develop(np.tile(traits.skin_albedo * [0.20, 0.14, 0.12], (count, 1)))
+    scale = np.tile([0.0065, 0.0065, 0.0020], (count, 1))
+    zero = np.zeros(count)
+    return Patch(points, outward, np.tile([0.0, 1.0, 0.0], (count, 1)), scale, colour, zero + 0.97, zero, zero)
+
+
+def _weights(points: Array, hold: Array, rig: Rig, body: Body) -> Array:
+    """Root, global and neck shares, [N, 3]: skin at the neck moves as the head's own skin does there."""
+    low = np.flatnonzero((rig.template[:, 1] < body.root[1] + 0.12) & (np.abs(body.neck_distance(rig.template.astype(np.float64))) < 0.004))
+    distance, index = nearest(rig.template[low].astype(np.float64)).query(points, 4)
+    share = 1.0 / np.maximum(distance, 1e-4) ** 2
+    share /= share.sum(axis=1, keepdims=True)
+    neck = (rig.skinning_weights[low][:, 1:].sum(axis=1)[index] * share).sum(axis=1)
+    neck = neck * smoothstep(0.060, 0.020, distance[:, 0]) * (1.0 - hold)
+    away = np.hypot(points[:, 0] - body.root[0], points[:, 2] - body.root[2])
+    still = 0.75 * smoothstep(0.075, 0.190, away) * (1.0 - neck)
+    return np.stack([still, 1.0 - neck - still, neck], axis=1)
+
+
+def neck_opacity(points: Array, rig: Rig) -> Array:
+    """Factor on the opacity of the head layer's neck skin at rest positions [N, 3]: it thins out over the torso.
+
+    Head and torso overlap from here down to the mesh's edge; the torso carries on where the head ends.
+    """
+    return smoothstep(-0.002, 0.022, points[:, 1] - float(rig.joint_rest[0, 1]))
+
+
+def build_seam(rig: Rig, head: HeadLayer, head_rest: Array, torso: TorsoLayer, matched: Array) -> Seam:
+    """The ring where head and torso meet, and the bands whose colours are matched there.
+
+    Args:
+        rig: the head with its identity.
+        head: the finished head layer.
+        head_rest: rest positions of its Gaussians in FLAME space, [N, 3].
+        torso: the finished torso layer.
+        matched: how much of the match each of its Gaussians may take, [M].
+    """
+    root, neck = rig.joint_rest[0].astype(np.float64), rig.joint_rest[1].astype(np.float64)
+    axis = unit((neck - root) * [0.0, 1.0, 1.0])
+    vertices = rig.template.astype(np.float64)
+    height = root[1] + 0.022
+    ring = vertices[np.abs(vertices[:, 1] - height) < 0.012]
+    centre = np.array([0.0, height, 0.5 * (ring[:, 2].min() + ring[:, 2].max())])
+    radius = float(np.median(np.hypot(ring[:, 0], ring[:, 2] - centre[2])))
+
+    def place(points: Array) -> tuple[Array, Array]:
+        along = (points - centre) @ axis
+        return along, np.linalg.norm(points - centre - along[:, None] * axis, axis=1)
+
+    along, out = place(head_rest)
+    skin = head.gaussians.facing_fade & (head.gaussians.opacity_logit > 0)
+    head_band = np.flatnonzero(skin & (np.abs(along) < 0.020) & (out < 1.5 * radius) & (out > 0.5 * radius))
+    position = torso.gaussians.position.astype(np.float64)
+    along, out = place(position)
+    weight = matched * smoothstep(0.070, 0.020, np.abs(along)) * smoothstep(2.4 * radius, 1.3 * radius, out)
+    torso_band = np.flatnonzero(weight > 0.01)
+    return Seam(
+        centre=centre.astype(np.float32),
+        axis=axis.astype(np.float32),
+        radius=radius,
+        half_height=0.030,
+        depth_softness=0.004,
+        head_band=head_band.astype(np.int32),
+        torso_band=torso_band.astype(np.int32),
+        torso_band_weight=weight[torso_band].astype(np.float32),
+    )
