@@ -56,11 +56,13 @@ def atomic_write(path: str | os.PathLike[str], error: type[BeingError] = FileFor
         with atomic_write("frames.npz", AvatarFileError) as temporary:
             temporary.write_bytes(data)
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))  # through a link, the file that it points to is replaced
     temporary: Path | None = None
     try:
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if target.exists() and not target.is_file():  # renaming over /dev/null would replace the device
+            raise error(f"cannot write {path}: it is a device or a pipe; choose the name of a file")
         # mkstemp keeps a running writer's file from being opened by anyone else; 0o600 is widened below.
         handle, name = tempfile.mkstemp(prefix=f".{target.stem[:100]}-", suffix=target.suffix, dir=target.parent)
         temporary = Path(name)
@@ -75,7 +77,7 @@ def atomic_write(path: str | os.PathLike[str], error: type[BeingError] = FileFor
             with suppress(OSError):
                 temporary.unlink()
         if isinstance(problem, OSError) and not isinstance(problem, BeingError):
-            raise error(f"cannot write {target}: {os_error_reason(problem)}") from problem
+            raise error(f"cannot write {path}: {os_error_reason(problem)}") from problem
         raise
 
 

@@ -297,6 +297,20 @@ def test_atomic_write_refuses_a_folder_and_a_missing_parent(tmp_path: Path) -> N
         pytest.fail("the block must not run")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="POSIX pipes and links")
+def test_atomic_write_follows_links_and_refuses_pipes(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("file")
+    with atomic_write(tmp_path / "link") as temporary:
+        temporary.write_bytes(b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_bytes() == b"new"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileFormatError, match="a device or a pipe"), atomic_write(tmp_path / "pipe"):
+        pytest.fail("the block must not run")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
 def test_atomic_write_gives_ordinary_permissions(tmp_path: Path) -> None:
     old = os.umask(0o027)
