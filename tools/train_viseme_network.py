@@ -145,7 +145,7 @@ def augment(power: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Te
             :, 0, :, None
         ]
         colour = functional.interpolate(torch.randn(batch, 1, 6) * 1.5, size=bands, mode="linear")[:, 0, None]
-        power = power + silent * level * torch.exp(shape + colour + uniform(-7, -2.5, batch, 1, 1))
+        power = power + silent * level * torch.exp(shape[:, 0, :, None] + colour + uniform(-7, -2.5, batch, 1, 1))
     if rng.random() < 0.85:  # steady coloured noise, 3 to 45 dB below the speech
         tilt = torch.exp(torch.linspace(0, 1, bands) * uniform(-5, 1, batch, 1, 1))
         noise = tilt / tilt.mean(-1, keepdim=True) * torch.exp(0.35 * torch.randn(power.shape))
@@ -194,7 +194,7 @@ def accuracy(net: VisemeNet, group: Group) -> dict[int, float]:
     return result
 
 
-def export(net: VisemeNet, path: Path, note: str) -> None:
+def export(net: VisemeNet, path: Path, steps: int) -> None:
     """Fold the normalisation into the weights and write float16 safetensors: ``input``, ``block0``.. and ``head``.
 
     Weights are [taps * inputs, outputs], oldest tap first, so that a step is one product of a row with a matrix.
@@ -205,7 +205,8 @@ def export(net: VisemeNet, path: Path, note: str) -> None:
         weight = convolution.weight.detach()  # [out, in, taps]
         bias = torch.zeros(weight.shape[0]) if convolution.bias is None else convolution.bias.detach()
         if norm is not None:
-            assert norm.running_var is not None and norm.running_mean is not None
+            assert norm.running_var is not None
+            assert norm.running_mean is not None
             scale = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
             weight, bias = weight * scale[:, None, None], norm.bias.detach() - norm.running_mean * scale
         tensors[f"{name}.weight"] = weight.permute(2, 1, 0).reshape(-1, weight.shape[0]).half().contiguous().numpy()
@@ -223,7 +224,7 @@ def export(net: VisemeNet, path: Path, note: str) -> None:
         "dilations": " ".join(map(str, DILATIONS)),
         "reference_rms": str(REFERENCE_RMS),
         "licence": "Apache-2.0",
-        "training": note,
+        "training": f"{steps} steps, {steps * BATCH * FRAMES / 360000:.0f} hours of augmented speech",
     }
     partial = path.with_suffix(".part")
     save_file(tensors, partial, metadata)
@@ -277,7 +278,7 @@ def main() -> None:
                 average, options.out, f"{step} steps, {step * BATCH * FRAMES / 360000:.0f} hours of augmented speech"
             )
     scores = {name: accuracy(average, group) for name, group in tests.items()}
-    export(average, options.out, f"{step} steps, {step * BATCH * FRAMES / 360000:.0f} hours of augmented speech")
+    export(average, options.out, step)
     print(f"done: {step} steps, loss {running:.3f}, accuracy per look-ahead {scores}", flush=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,7 @@ def _decode_with_av(path: Path) -> tuple[NDArray[np.float32], int]:
         raise MissingDependencyError(
             f"reading {path} needs PyAV, which the extra `cli` brings: pip install 'being_rt[cli]'"
         ) from error
-    blocks: list[NDArray[np.float32]] = []
+    blocks: list[NDArray[Any]] = []
     rate = 0
     try:
         with av.open(str(path)) as container:

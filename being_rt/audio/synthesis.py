@@ -124,7 +124,7 @@ class Espeak:
         if status != 0:
             raise AudioError(f"espeak-ng could not speak the text (status {status})")
         pcm = np.concatenate(self._blocks) if self._blocks else np.zeros(0, np.int16)
-        return Speech(pcm.astype(np.float32) / 32768, self.sample_rate, tuple(self._phones))
+        return Speech(pcm.astype(np.float32) * np.float32(1 / 32768), self.sample_rate, tuple(self._phones))
 
     def _receive(self, samples, count: int, events) -> int:  # type: ignore[no-untyped-def]
         if samples and count > 0:

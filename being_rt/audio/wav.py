@@ -87,7 +87,7 @@ def _samples(body: bytes, layout: _Format, name: str) -> NDArray[np.float32]:
         if not np.isfinite(values).all():
             raise AudioError(f"{name} has samples that are not finite numbers")
     elif layout.bytes_per_sample == 1:
-        values = (np.frombuffer(body, np.uint8).astype(np.float32) - 128) / 128
+        values = (np.frombuffer(body, np.uint8).astype(np.float32) - 128) * np.float32(1 / 128)
     elif layout.bytes_per_sample == 3:
         padded = np.zeros((len(body) // 3, 4), np.uint8)
         padded[:, 1:] = np.frombuffer(body, np.uint8).reshape(-1, 3)

@@ -22,9 +22,9 @@ DEGREE = math.pi / 180
 
 # Blinks: 26 a minute in conversation, 17 at rest (Bentivoglio et al., Movement Disorders 12(6), 1997); intervals are
 # log-normal. Times of the lid: VanderWerf et al., J. Neurophysiology 89, 2003.
-BLINK_INTERVAL = 3.3  # seconds, median
+BLINK_INTERVAL = 3.2  # seconds, median
 BLINK_SPREAD = 0.45  # standard deviation of the logarithm
-BLINK_SHORTEST, BLINK_LONGEST = 1.3, 7.0
+BLINK_SHORTEST, BLINK_LONGEST = 1.5, 7.0
 BLINK_CLOSING, BLINK_CLOSED, BLINK_OPENING = (0.070, 0.100), (0.020, 0.055), (0.160, 0.240)
 BLINK_DOUBLE = 0.07  # share of blinks that come twice
 BLINK_WITH_GLANCE = 0.35  # share of glances beyond GLANCE_LARGE that bring a blink, if none was for 1.5 s
@@ -137,7 +137,7 @@ class Behaviour:
         self._eye_drift = _Wander(self._random, 2)
         self._breath_phase = float(self._random.random())
         self._blinks: deque[_Blink] = deque(maxlen=4)
-        self._next_blink = float(self._random.uniform(0.8, 2.6))
+        self._next_blink = float(self._random.uniform(0.8, 3.2))
         self._nods: deque[_Gesture] = deque(maxlen=6)
         self._brows: deque[_Gesture] = deque(maxlen=4)
         self._last_brow = -BROW_GAP

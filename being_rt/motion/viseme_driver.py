@@ -24,8 +24,8 @@ class VisemeDriver(MotionDriver):
     """Speech to motion, streaming, deterministic, about 1 % of a core.
 
     Args:
-        expression_map: how the face that is driven makes ARKit's shapes (``FlameModel.expression_map``); without it only
-            the jaw, eyes, eyelids and head move.
+        expression_map: how the face that is driven makes ARKit's shapes (``FlameModel.expression_map``); without it
+            only the jaw, eyes, eyelids and head move.
         fps: frames per second, any in (0, 1000].
         look_ahead: seconds of sound after a frame's time that it waits for, 0 to 0.1. Less is faster and less accurate
             (docs/motion.md has the figures).
@@ -49,7 +49,7 @@ class VisemeDriver(MotionDriver):
         self,
         expression_map: ExpressionMap | None = None,
         fps: float = 25.0,
-        look_ahead: float = 0.06,
+        look_ahead: float = 0.1,
         seed: int = 0,
         *,
         liveliness: float = 1.0,
@@ -69,7 +69,7 @@ class VisemeDriver(MotionDriver):
         self.fps, self.look_ahead = float(fps), float(look_ahead)
         self._map, self._smile = expression_map, smile
         self._audio, self._analyzer = AudioStream(), SpeechAnalyzer()
-        self._articulation = Articulation(load_weights().look_ahead_ms, articulation)
+        self._articulation = Articulation(load_weights().look_ahead_ms, look_ahead, articulation)
         self._behaviour = Behaviour(seed, liveliness)
         self.reset()
 
@@ -103,8 +103,9 @@ class VisemeDriver(MotionDriver):
         frames = []
         for heard in steps:
             self._step += 1
-            self._articulation.hear(heard)
-            self._behaviour.hear(heard, self._step * STEP - self.look_ahead)
+            drawn_next = max(0.0, self._step * STEP - self.look_ahead)
+            self._articulation.hear(heard, drawn_next)
+            self._behaviour.hear(heard, drawn_next)
             while self._due() <= self._step:
                 time = self._frame / self.fps
                 frames.append(MotionFrame(time, self._params(time)))
@@ -120,23 +121,22 @@ class VisemeDriver(MotionDriver):
         shape["mouthSmileLeft"] += self._smile * 0.5
         shape["mouthSmileRight"] += self._smile * 0.5
         offsets = self._offsets(shape | pose.weights)
-        offsets["eyes"][[0, 1, 3, 4]] += np.tile(pose.gaze, 2)
-        offsets["eyelids"] += pose.eyelids
+        offsets["eyes"][[0, 1, 3, 4]] += np.tile(pose.gaze, 2).astype(np.float32)
+        offsets["eyelids"] += pose.eyelids.astype(np.float32)
         return FlameParams(
             expression=offsets["expression"][None],
-            rotation=pose.rotation[None],
-            neck=pose.neck[None],
+            rotation=pose.rotation[None].astype(np.float32),
+            neck=pose.neck[None].astype(np.float32),
             jaw=offsets["jaw"][None],
             eyes=offsets["eyes"][None],
-            translation=pose.translation[None],
+            translation=pose.translation[None].astype(np.float32),
             eyelids=np.clip(offsets["eyelids"], 0, 1)[None],
             fps=self.fps,
         )
 
-    def _offsets(self, weights: dict[str, float]) -> dict[str, NDArray[np.float64]]:
-        if self._map is None:
-            row = np.zeros(111)
-            row[ExpressionMap.COLUMNS["jaw"].start] = JAW_OPEN * weights["jawOpen"]
-        else:
-            row = np.array([weights.get(name, 0.0) for name in self._map.names]) @ self._map.matrix
-        return {name: row[columns].copy() for name, columns in ExpressionMap.COLUMNS.items()}
+    def _offsets(self, weights: dict[str, float]) -> dict[str, NDArray[np.float32]]:
+        if self._map is not None:
+            return self._map.offsets(np.array([weights.get(name, 0.0) for name in self._map.names], np.float32))
+        jaw = np.array([JAW_OPEN * weights["jawOpen"], 0, 0], np.float32)
+        widths = {name: columns.stop - columns.start for name, columns in ExpressionMap.COLUMNS.items()}
+        return {name: np.zeros(width, np.float32) for name, width in widths.items()} | {"jaw": jaw}
