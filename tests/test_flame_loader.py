@@ -490,6 +490,7 @@ def damaged(data: bytes, source: random.Random) -> bytes:
     return bytes(result)
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")  # what pickletools says to damaged text
 @pytest.mark.parametrize("dialect", ["python2", "protocol 4", "npz"])
 def test_damaged_files_give_being_errors_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dialect: str) -> None:
     content = flame_arrays(vertices=3, faces=2)
