@@ -509,6 +509,15 @@ PYBIND11_MODULE(_C, module) {
     using namespace being;
     module.doc() = "Native core of being_rt.";
     module.attr("cuda_built") = false;
+#if defined(__clang__)
+    module.attr("compiler") = "clang " __clang_version__;
+#elif defined(__GNUC__)
+    module.attr("compiler") = "gcc " __VERSION__;
+#elif defined(_MSC_VER)
+    module.attr("compiler") = "MSVC " + std::to_string(_MSC_VER);
+#else
+    module.attr("compiler") = "unknown";
+#endif
     module.def("simd_levels", &cpu::available_levels);
 
     py::class_<PyEngine>(module, "Engine")
