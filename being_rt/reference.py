@@ -1,7 +1,7 @@
 """One frame, in plain PyTorch: the readable twin of the native renderer, and the picture that it is measured against.
 
-Read it from top to bottom and you have read a frame: :func:`frame` lists the stages in order, and below it stands one
-function per stage, with the equation that it computes. Everything runs in any float type (float64 by default) and is
+Read it from top to bottom and you have read a frame: :func:`frame` and :func:`frame_splats` list the stages in order, and
+below them stands one function per stage, with the equation that it computes. Everything runs in any float type (float64 by default) and is
 differentiable with autograd wherever the mathematics is smooth. Nothing here is fast: a 1080p frame of 60,000
 Gaussians takes seconds, which is what the native core is for.
 
@@ -51,6 +51,7 @@ FRUSTUM_MARGIN = 1.3  # the Jacobian is not evaluated further out than 1.3 times
 ALPHA_MINIMUM = 1 / 255  # what cannot change an 8-bit pixel is skipped (3DGS)
 ALPHA_MAXIMUM = 0.999
 FADE_START, FADE_RANGE = -0.10, 0.15  # cosine between normal and view at which a facing Gaussian appears; to full
+TIE = 1e-6  # metres at up to 1 m, more beyond: what float32 and a sort by 21 bits cannot tell apart
 SECTORS = 8  # of the colour match around the neck, 45 degrees each
 HOLE_START, HOLE_RANGE = 0.05, 0.45  # coverage at the seam that counts as none, and from there to full
 TILE = 16  # px; rasterize works tile by tile, for speed and memory only: the result does not depend on it
@@ -77,7 +78,7 @@ class Frame(NamedTuple):
     alpha: Tensor  # [H, W]
     depth: Tensor  # [H, W] metres, expected; 0 where alpha is 0
     background: Tensor  # [H, W, 3]
-    doubt: Tensor  # [H, W] by how much a colour may differ because some alpha lies at the cut-off
+    doubt: Tensor  # [H, W] by how much a colour may differ because rounding decides a cut-off or an order
 
 
 def render(
@@ -122,53 +123,74 @@ def frame(
 
     ``doubt_margin`` is :func:`rasterize`'s: with 0, ``doubt`` is 0 everywhere.
     """
+    camera = resize_camera(camera or avatar.camera, size or avatar.camera.size)
+    head_splats, torso_splats, joints = frame_splats(avatar, params, camera, dtype)
+    head = rasterize(head_splats, camera.size, doubt_margin)
+    torso = rasterize(torso_splats, camera.size, doubt_margin)
+    colour, alpha, depth = composite(head, torso, avatar.seam.depth_softness)
+    translation = torch.as_tensor(params.translation[0], dtype=dtype)
+    mask = seam_mask(avatar.seam, joints.transforms, translation, *_camera_tensors(camera, dtype), camera.size)
+    colour, alpha = fill_holes(colour, alpha, mask)
+    plate = background_picture(avatar.background if background is None else background, camera.size, dtype)
+    return Frame(head, torso, colour, alpha, depth, plate, head.doubt + torso.doubt)
+
+
+def frame_splats(
+    avatar: Avatar, params: FlameParams, camera: Camera, dtype: torch.dtype = torch.float64
+) -> tuple[Splats, Splats, Joints]:
+    """The first half of a frame, from parameters to the splats of head and torso, in the avatar's order.
+
+    Args:
+        avatar: the person.
+        params: one frame of motion (T = 1).
+        camera: at the size to draw.
+        dtype: float type.
+
+    Raises:
+        InvalidParameterError: T is not 1.
+    """
     if len(params.expression) != 1:
         raise InvalidParameterError(f"a frame needs params with T = 1, got T = {len(params.expression)}; use params[t]")
-    camera = resize_camera(camera or avatar.camera, size or avatar.camera.size)
     motion = {name: torch.as_tensor(value[0], dtype=dtype) for name, value in vars(params).items() if name != "fps"}
     rig = tensors(avatar.rig, dtype)
-    world_to_camera = torch.as_tensor(camera.world_to_camera, dtype=dtype)
-    intrinsics = torch.as_tensor(camera.intrinsics, dtype=dtype)
+    faces, face_frames = rig["faces"], rig["face_frames"]
+    head = rest_head = GaussianTensors.of(avatar.head.gaussians, dtype)
+    torso = GaussianTensors.of(avatar.torso.gaussians, dtype)
+    binding = tensors(avatar.head, dtype)  # face, barycentric
+    weights = tensors(avatar.torso, dtype)["weights"]
+    world_to_camera, intrinsics = _camera_tensors(camera, dtype)
 
     # pose, skin
     axis_angles = torch.cat([motion["rotation"], motion["neck"], motion["jaw"], motion["eyes"]]).reshape(5, 3)
     joints = pose(rig["joint_rest"], rig["joint_expression"], motion["expression"], axis_angles)
     vertices = skin(rig, joints, motion["expression"], motion["eyelids"], motion["translation"])
 
-    # deform
-    rest_head = head = GaussianTensors.of(avatar.head.gaussians, dtype)
-    torso = GaussianTensors.of(avatar.torso.gaussians, dtype)
+    # deform; match: where a Gaussian lies around the neck is decided at rest, what colour it has is this frame's
     if avatar.network is not None:
         theta = conditioning(motion["expression"], joints.rotations, motion["eyelids"])
         head = deform(head, network_offsets(tensors(avatar.network, dtype), theta))
-
-    # colour match: where a Gaussian lies around the neck is decided at rest, what colour it has is this frame's
-    faces, face_frames = rig["faces"], rig["face_frames"]
     rest_frames = triangle_frames(rig["template"], faces, face_frames)
-    binding = tensors(avatar.head, dtype)  # face, barycentric
     rest_mean = bind_head(rest_head, rig["template"], faces, rest_frames, **binding).mean
     torso = torso._replace(colour=match(head.colour, torso.colour, rest_mean, torso.position, avatar.seam))
 
     # bind
     frames = triangle_frames(vertices, faces, face_frames)
     head_bound = bind_head(head, vertices, faces, frames, **binding)
-    weights = tensors(avatar.torso, dtype)["weights"]
     torso_bound = bind_torso(torso, weights, joints.transforms, motion["translation"])
 
-    # fade, project, rasterize: each layer alone
-    layers = []
+    # fade, project: each layer alone
+    splats = []
     for gaussians, bound in ((head, head_bound), (torso, torso_bound)):
         opacity = torch.sigmoid(gaussians.opacity_logit)
         opacity = opacity * facing_fade(bound, gaussians.facing_fade, world_to_camera)
-        splats = project(bound, opacity, gaussians.colour, world_to_camera, intrinsics, camera.size, avatar.antialiased)
-        layers.append(rasterize(splats, camera.size, doubt_margin))
+        colour = gaussians.colour
+        splats.append(project(bound, opacity, colour, world_to_camera, intrinsics, camera.size, avatar.antialiased))
+    return splats[0], splats[1], joints
 
-    # composite
-    colour, alpha, depth = composite(layers[0], layers[1], avatar.seam.depth_softness)
-    mask = seam_mask(avatar.seam, joints.transforms, motion["translation"], world_to_camera, intrinsics, camera.size)
-    colour, alpha = fill_holes(colour, alpha, mask)
-    plate = background_picture(avatar.background if background is None else background, camera.size, dtype)
-    return Frame(layers[0], layers[1], colour, alpha, depth, plate, layers[0].doubt + layers[1].doubt)
+
+def _camera_tensors(camera: Camera, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """world_to_camera [4, 4], intrinsics [3, 3]."""
+    return torch.as_tensor(camera.world_to_camera, dtype=dtype), torch.as_tensor(camera.intrinsics, dtype=dtype)
 
 
 def picture(drawn: Frame, format: Format) -> Tensor:
@@ -561,8 +583,9 @@ def rasterize(splats: Splats, size: tuple[int, int], doubt_margin: float = 0.0) 
         splats: from :func:`project`; order does not matter, equal depths keep theirs.
         size: width, height px.
         doubt_margin: relative width of the band around alpha = 1/255 within which another implementation's rounding may
-            decide otherwise. The layer's ``doubt`` is the sum of ``T_i alpha_i`` over splats in that band: no colour
-            channel can differ by much more on that account. 0: no doubt is computed.
+            decide otherwise. The layer's ``doubt`` is the sum of ``T_i alpha_i`` over splats in that band, and of ``T_i
+            alpha_i alpha_j |c_i - c_j|`` over neighbours in order whose depths are equal to float32's rounding: no
+            colour channel can differ by much more on that account. 0: no doubt is computed.
     """
     width, height = size
     columns, rows = math.ceil(width / TILE), math.ceil(height / TILE)
@@ -593,12 +616,20 @@ def rasterize(splats: Splats, size: tuple[int, int], doubt_margin: float = 0.0) 
         if doubt_margin > 0:
             near = (alpha - ALPHA_MINIMUM).abs() < ALPHA_MINIMUM * doubt_margin
             doubt = (transmittance * alpha * near).sum(1, keepdim=True)
+            doubt = doubt + (transmittance * drawn)[:, :-1] * drawn[:, 1:] @ _tie_contrast(splats, member)[:, None]
         tiles.append(torch.cat([(transmittance * drawn) @ features[member], doubt], dim=1))
 
     canvas = torch.stack(tiles).reshape(rows, columns, TILE, TILE, 6).transpose(1, 2)
     canvas = canvas.reshape(rows * TILE, columns * TILE, 6)[:height, :width]
     alpha = canvas[..., 3]
     return Layer(canvas[..., :3], alpha, _divide(canvas[..., 4], alpha), canvas[..., 5])
+
+
+def _tie_contrast(splats: Splats, member: Tensor) -> Tensor:
+    """Of neighbours in a tile's list: the largest difference of a colour channel if their depths tie, else 0."""
+    depth, colour = splats.depth[member], splats.colour[member]
+    tied = depth.diff() < TIE * depth[1:].clamp(min=1)
+    return tied * colour.diff(dim=0).abs().amax(1)
 
 
 def _tile_members(splats: Splats, columns: int, rows: int, lowest: float) -> tuple[Tensor, ...]:
@@ -852,7 +883,7 @@ class Comparison(NamedTuple):
 
     psnr: float  # dB, over all values, against the unquantised reference
     largest: float  # largest difference of a value outside doubtful pixels, in steps of 1/255
-    doubtful: float  # share of pixels where an alpha at the cut-off may change the picture by more than half a step
+    doubtful: float  # share of pixels where rounding decides on more than half a step, see rasterize
 
 
 def psnr(a: NDArray[Any] | Tensor, b: NDArray[Any] | Tensor) -> float:
