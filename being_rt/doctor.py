@@ -72,36 +72,31 @@ def _machine() -> list[Finding]:
 
 def _native_core() -> list[Finding]:
     try:
+        from being_rt import _C
+
         build = native_build()
     except ImportError as problem:
         return [Finding("native core", "broken", str(problem).splitlines()[0], "pip install --force-reinstall .")]
-    return [Finding("native core", "ok", f"runs {build['instruction set']}, built by {build['compiler']}")]
+    levels = ", ".join(_C.simd_levels())
+    detail = f"runs {build['instruction set']} (this machine can: {levels}), built with {build['compiler']}"
+    return [Finding("native core", "ok", detail)]
 
 
 def _gpu() -> list[Finding]:
     from being_rt import _C
 
-    nvcc = shutil.which("nvcc") or _first_existing(
-        Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin" / "nvcc"
-    )
     gpus = _nvidia_gpus()
-    gpu = (
-        Finding("NVIDIA GPU", "ok", ", ".join(gpus))
-        if gpus
-        else Finding("NVIDIA GPU", "absent", "none; frames are drawn on the CPU")
-    )
+    home = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"))
+    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=str(home / "bin"))
+    findings = [
+        Finding("NVIDIA GPU", "ok" if gpus else "absent", ", ".join(gpus) or "none; frames are drawn on the CPU"),
+        Finding(
+            "nvcc", "ok" if nvcc else "absent", nvcc or "no CUDA compiler; it is needed only to build the CUDA part"
+        ),
+    ]
     if _C.cuda_built:
-        return [gpu, Finding("CUDA part", "ok", "built")]
-    if not gpus:
-        return [gpu, Finding("CUDA part", "absent", "not built")]
-    remedy = "BEING_RT_CUDA=1 pip install --force-reinstall --no-deps ."
-    if not nvcc:
-        remedy = f"pip install nvidia-cuda-nvcc, or install the CUDA toolkit; then {remedy}"
-    return [gpu, Finding("CUDA part", "absent", "not built" + ("" if nvcc else ", and no nvcc found"), remedy)]
-
-
-def _first_existing(path: Path) -> str | None:
-    return str(path) if path.exists() else None
+        return [*findings, Finding("CUDA part", "ok", "built")]
+    return [*findings, Finding("CUDA part", "absent", "not in this build; frames are drawn on the CPU")]
 
 
 def _nvidia_gpus() -> list[str]:

@@ -132,7 +132,7 @@ def test_run(avatar_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main([*options, "--gaussians", "1k", "--gaussians", "5k", "--json", str(tmp_path / "a.json")]) == 0
     said = capsys.readouterr().out
     assert "picture guard: passed" in said
-    for word in ("processor", "p50", "p99", "1% low", "project", "composite", "peak memory", "320x240"):
+    for word in ("processor", "p50", "p99", "1% low", "deform+project", "rasterize+composite", "peak memory"):
         assert word in said
     written = json.loads((tmp_path / "a.json").read_text())
     assert [entry["case"]["gaussians"] for entry in written["rows"]] == [1000, 5000]

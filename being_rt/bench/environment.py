@@ -76,7 +76,7 @@ def native_build() -> dict[str, str]:
     from being_rt import _C
 
     return {
-        "instruction set": _C.instruction_set,
+        "instruction set": os.environ.get("BEING_RT_SIMD") or _C.simd_levels()[-1],
         "compiler": _C.compiler,
         "CUDA part": "built" if _C.cuda_built else "not built",
     }
