@@ -1,9 +1,9 @@
 """One frame, in plain PyTorch: the readable twin of the native renderer, and the picture that it is measured against.
 
-Read it from top to bottom and you have read a frame: :func:`frame` and :func:`frame_splats` list the stages in order, and
-below them stands one function per stage, with the equation that it computes. Everything runs in any float type (float64 by default) and is
-differentiable with autograd wherever the mathematics is smooth. Nothing here is fast: a 1080p frame of 60,000
-Gaussians takes seconds, which is what the native core is for.
+Read it from top to bottom and you have read a frame: :func:`frame` and :func:`frame_splats` list the stages in order,
+and below them stands one function per stage, with the equation that it computes. Everything runs in any float type
+(float64 by default) and is differentiable with autograd wherever the mathematics is smooth. Nothing here is fast: a
+1080p frame of 60,000 Gaussians takes seconds, which is what the native core is for.
 
 Conventions (docs/conventions.md): metres, radians; FLAME space has Y up and the face looks to +Z; cameras have OpenCV's
 axes, pixel centres lie at +0.5; quaternions are w, x, y, z; colours are sRGB 0..1 and are blended as they are.
