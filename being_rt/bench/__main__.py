@@ -70,19 +70,19 @@ def _run(options: argparse.Namespace) -> int:
     motion = drive(VisemeDriver(avatar.rig.expression_map, fps=25), sound, sample_rate)
     print(f"{'scene':>16}  {avatar.name}, {len(motion)} frames of speech, whole frames to RGB\n", flush=True)
 
-    guard = measure.Guard(reason="--no-guard")
-    if not options.no_guard:
-        guard = measure.guard(avatar, motion, GUARD_FRAMES[options.level])
-    print(report.guard_line(guard), flush=True)
-
     seconds = SECONDS[options.level] if options.seconds is None else options.seconds
     rows = list(measure.measure(avatar, motion, _cases(options, avatar), seconds, _show))
     _show(None)
-    result = report.Result(facts, avatar.name, rows, guard, peak_memory_megabytes())
-    print("\n" + report.table(rows))
+    peak_memory = peak_memory_megabytes()  # before the guard, whose PyTorch would count
+    print(report.table(rows))
     print("\nmedian ms by stage\n" + report.stage_table(rows))
-    if result.peak_memory is not None:
-        print(f"\npeak memory of the process: {result.peak_memory:.0f} MB")
+    if peak_memory is not None:
+        print(f"\npeak memory of the process: {peak_memory:.0f} MB", flush=True)
+    guard = measure.Guard(reason="--no-guard")
+    if not options.no_guard:
+        guard = measure.guard(avatar, motion, GUARD_FRAMES[options.level])
+    print(report.guard_line(guard))
+    result = report.Result(facts, avatar.name, rows, guard, peak_memory)
     if options.json:
         report.save(result, options.json)
     failed = not guard.passed
