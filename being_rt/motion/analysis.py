@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ HOLD, RELEASE_DB = 1.0, 5.0  # seconds, then dB per second down: a quiet voice i
 # Sound this far below the speaker's level, or this quiet at all, is silence whatever the network says.
 SILENCE_BELOW_LEVEL_DB, SILENCE_DB, SILENCE_FADE_DB = -42.0, -62.0, 8.0
 # An accent is a peak of the smoothed loudness that stands out of the last second.
-ACCENT_PROMINENCE_DB, ACCENT_GAP = 2.5, 0.3
+ACCENT_PROMINENCE_DB, ACCENT_GAP = 2.5, 0.4
 ACCENT_MEMORY = 50  # steps
 
 
@@ -44,7 +45,7 @@ class SpeechAnalyzer:
         self._network = VisemeNetwork(weights)
         self._spectrum = MelSpectrum()
         rms = self._network.weights.reference_rms
-        self._reference_db = 20 * np.log10(rms) + PEAK_OVER_RMS_DB
+        self._reference_db = 20 * math.log10(rms) + PEAK_OVER_RMS_DB
         self.reset()
 
     def reset(self) -> None:
@@ -76,7 +77,7 @@ class SpeechAnalyzer:
         self._steps += 1
         time = self._steps * STEP
         mean_square = float(powers.sum()) / (FRAMES_PER_STEP * POWER_PER_MEAN_SQUARE)
-        energy = 10 * np.log10(mean_square + 1e-12)
+        energy = 10 * math.log10(mean_square + 1e-12)
         self._follow_level(energy)
         gain = 10 ** ((self._reference_db - self._level) / 10)
         visemes = self._network.step(log_mel(powers, gain))

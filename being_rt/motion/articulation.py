@@ -37,7 +37,7 @@ SIDED = {"mouthStretch", "mouthSmile", "mouthLowerDown", "mouthUpperUp", "mouthP
 
 # Target weight of each viseme in the order of CHANNELS; what is not named is 0.
 TARGETS: dict[str, dict[str, float]] = {
-    "sil": {"mouthPress": 0.15},
+    "sil": {"mouthPress": 0.15, "mouthClose": 0.015},  # at rest the lips touch
     "PP": {"jawOpen": 0.03},
     "FF": {"jawOpen": 0.05, "mouthUpperUp": 0.10},
     "TH": {"jawOpen": 0.11, "mouthLowerDown": 0.25, "mouthUpperUp": 0.10},
@@ -78,10 +78,24 @@ class Gate:
 
 
 LIPS_TOGETHER = Gate(
-    "PP", 0.12, 0.34, 0.055, 0.018, 0.080, {"mouthPress": 0.35, "mouthRollLower": 0.12, "mouthRollUpper": 0.08}, 0.12
+    viseme="PP",
+    low=0.18,
+    high=0.42,
+    attack=0.055,
+    hold=0.018,
+    release=0.080,
+    pose={"mouthPress": 0.35, "mouthRollLower": 0.12, "mouthRollUpper": 0.08, "mouthClose": 0.02},
+    jaw_limit=0.12,
 )
 LIP_UNDER_TEETH = Gate(
-    "FF", 0.22, 0.50, 0.050, 0.014, 0.070, {"mouthRollLower": 0.80, "mouthUpperUp": 0.30, "mouthShrugLower": 0.30}, 0.08
+    viseme="FF",
+    low=0.22,
+    high=0.50,
+    attack=0.050,
+    hold=0.014,
+    release=0.070,
+    pose={"mouthRollLower": 0.80, "mouthUpperUp": 0.30, "mouthShrugLower": 0.30},
+    jaw_limit=0.08,
 )
 # The jaw opens wider when the voice is loud: scale at LOUDNESS_RANGE's ends, dB against the speaker's peak level.
 LOUDNESS_RANGE, LOUDNESS_SCALE = (-26.0, -3.0), (0.85, 1.08)
@@ -169,7 +183,7 @@ class Articulation:
             curves[1:] += amount * (pose - curves[1:])
             # The jaw is slower than the lips: only near the closure itself is it held.
             curves[0] += amount**3 * (min(curves[0], gate.jaw_limit) - curves[0])
-        curves[-1] = amount * curves[0]  # ARKit's mouthClose brings the lips together over an open jaw
+        curves[-1] += amount * curves[0]  # ARKit's mouthClose brings the lips together over an open jaw
         return curves
 
     def _silenced(self) -> Float64:

@@ -46,8 +46,8 @@ LID_REST = 0.0
 # Head: slow wandering, (pitch, yaw, roll) standard deviation, more while speaking.
 WANDER = (1.5 * DEGREE, 2.6 * DEGREE, 1.1 * DEGREE)
 WANDER_BAND = (0.06, 0.55)  # Hz
-NOD, NOD_RISE, NOD_FALL = (1.0 * DEGREE, 3.2 * DEGREE), 0.16, 0.42  # a nod's depth with an accent, and its times
-TURN_WITH_NOD = 1.2 * DEGREE  # standard deviation of yaw and roll that come with it
+NOD, NOD_RISE, NOD_FALL = (0.7 * DEGREE, 2.5 * DEGREE), 0.18, 0.46  # a nod's depth with an accent, and its times
+TURN_WITH_NOD = 1.0 * DEGREE  # standard deviation of yaw and roll that come with it
 NECK_SHARE = 0.8  # the rest turns the whole body a little
 BROW_CHANCE, BROW_RAISE, BROW_GAP = 0.45, (0.12, 0.42), 1.4
 BROW_RISE, BROW_FALL = 0.14, 0.45

@@ -21,7 +21,7 @@ JAW_OPEN = 0.30  # radians of jawOpen = 1 where no expression map is given
 
 
 class VisemeDriver(MotionDriver):
-    """Speech to motion, streaming, deterministic, about 1 % of a core.
+    """Speech to motion, streaming, deterministic, about 2 % of a core.
 
     Args:
         expression_map: how the face that is driven makes ARKit's shapes (``FlameModel.expression_map``); without it
