@@ -92,5 +92,5 @@ def identity_weights(shape: NDArray[np.floating]) -> Float64:
 
 
 def expression_codes() -> dict[str, Float32]:
-    """Codes ``expression [100]`` of the named fields, finer than ARKit's names: smileLeft, funnel, tongueUp, lipsPart ..."""
+    """Codes ``expression [100]`` of the named fields, finer than ARKit's: smileLeft, funnel, tongueUp, lipsPart ..."""
     return dict(generated_head().expression_codes)

@@ -259,7 +259,7 @@ def _named_fields(mesh: HeadMesh) -> dict[str, Float64]:
 
 
 def _pose_basis(mesh: HeadMesh) -> Float64:
-    """Correctives [V, 3, 36] for joint rotations: cheeks and corners of the open jaw, neck bends, lids that follow gaze.
+    """Correctives [V, 3, 36] for joint rotations: cheeks and corners of the open jaw, neck, lids that follow gaze.
 
     Column 9 (j - 1) + 3 r + c is driven by (R_j - I)[r, c].
     """

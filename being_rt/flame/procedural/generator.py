@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,8 +19,10 @@ from being_rt.flame.model import ExpressionMap, FlameModel
 Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
-_PARTS = ("template", "faces", "shape_basis", "expression_basis", "pose_basis", "joint_regressor", "skinning_weights")
-_PARTS += ("eyelid_basis", "uv", "uv_faces")
+_PARTS: tuple[str, ...] = (
+    *("template", "faces", "shape_basis", "expression_basis", "eyelid_basis", "pose_basis"),
+    *("joint_regressor", "skinning_weights", "uv", "uv_faces"),
+)
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,6 @@ def generated_head() -> GeneratedHead:
         return _load(path)
     except FileFormatError:
         head = generate()
-    try:
+    with contextlib.suppress(FileFormatError):
         _save(head, path)
-    except FileFormatError:
-        pass
     return head

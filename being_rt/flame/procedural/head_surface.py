@@ -10,8 +10,31 @@ from being_rt.flame.procedural._scipy import scipy_ndimage
 
 Float64 = NDArray[np.float64]
 
-_LOW, _HIGH = np.array([-0.150, -0.260, -0.200]), np.array([0.150, 0.200, 0.130])
-_CELL = 0.0065  # metres; the warp varies over 10 mm and more, so cubic interpolation is good to some 0.02 mm
+_LOW, _HIGH = np.array([-0.160, -0.260, -0.220]), np.array([0.160, 0.200, 0.130])
+_CELL = 0.0065  # metres; the traits vary over 5 mm and more
+_RANDOM_CELL = 0.020  # the random fields over 10 cm
+
+
+class _Table:
+    """A vector field on a grid, interpolated by cubic splines."""
+
+    def __init__(self, cell: float) -> None:
+        axes = [np.arange(low, high + cell, cell) for low, high in zip(_LOW, _HIGH, strict=True)]
+        self.cell = cell
+        self.shape = tuple(len(axis) for axis in axes)
+        self.points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+        self.coefficients: Float64 | None = None
+
+    def fill(self, values: Float64) -> _Table:
+        filtered = [scipy_ndimage().spline_filter(v.reshape(self.shape), order=3) for v in values.T]
+        self.coefficients = np.stack(filtered)
+        return self
+
+    def __call__(self, points: Float64) -> Float64:
+        assert self.coefficients is not None
+        at = ((points - _LOW) / self.cell).T
+        look_up = scipy_ndimage().map_coordinates
+        return np.stack([look_up(c, at, order=3, mode="nearest", prefilter=False) for c in self.coefficients], -1)
 
 
 class HeadSurface:
@@ -33,33 +56,19 @@ class HeadSurface:
 
     def __init__(self, shape: NDArray[np.floating] | None = None) -> None:
         from being_rt.flame.procedural import identity_weights  # the basis lives with the model
-        from being_rt.flame.procedural.shape_space import displacement
+        from being_rt.flame.procedural.shape_space import displacement, random_displacement
 
-        self._inverse: Float64 | None = None
+        self._inverse: _Table | None = None
         if shape is None or not np.any(shape):
             return
         weights = identity_weights(shape)
-        axes = [np.arange(low, high + _CELL, _CELL) for low, high in zip(_LOW, _HIGH, strict=True)]
-        grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
-        points = grid.reshape(-1, 3)
-        filtered = self._filter(displacement(points, weights).reshape(grid.shape))
-        source = points
-        for _ in range(4):  # fixed point of source = point - displacement(source); the warp is a contraction
-            source = points - self._interpolate(filtered, source)
-        self._inverse = self._filter((source - points).reshape(grid.shape))
-
-    @staticmethod
-    def _filter(field: Float64) -> Float64:
-        ndimage = scipy_ndimage()
-        return np.stack([ndimage.spline_filter(field[..., k], order=3) for k in range(3)])
-
-    @staticmethod
-    def _interpolate(filtered: Float64, points: Float64) -> Float64:
-        ndimage = scipy_ndimage()
-        at = ((points - _LOW) / _CELL).T
-        return np.stack(
-            [ndimage.map_coordinates(f, at, order=3, mode="nearest", prefilter=False) for f in filtered], -1
-        )
+        coarse, fine = _Table(_RANDOM_CELL), _Table(_CELL)
+        coarse.fill(random_displacement(coarse.points, weights))
+        warp = _Table(_CELL).fill(displacement(fine.points, weights, coarse))
+        source = fine.points
+        for _ in range(4):  # fixed point of source = point - warp(source); the warp is a contraction
+            source = fine.points - warp(source)
+        self._inverse = fine.fill(source - fine.points)
 
     def to_average(self, points: Float64) -> Float64:
         """The points [..., 3] of the average head that this person's warp carries to ``points``."""
@@ -67,7 +76,7 @@ class HeadSurface:
         if self._inverse is None:
             return points
         flat = points.reshape(-1, 3)
-        return (flat + self._interpolate(self._inverse, flat)).reshape(points.shape)
+        return (flat + self._inverse(flat)).reshape(points.shape)
 
     def signed_distance(self, points: Float64) -> Float64:
         """Distance [...] of points [..., 3] to the skin in metres, negative inside."""

@@ -135,7 +135,7 @@ def build_landmarks(mesh: HeadMesh) -> Landmarks:
 
     - ``dlib68``: the 68 points of iBUG 300-W in dlib's order (jaw from the subject's right, right brow, left brow,
       nose bridge, nose base, right eye, left eye, outer lips, inner lips).
-    - ``dense105``: 28 lid points (left eye 14 from the outer corner over the upper lid, then right eye likewise), 40 lip
+    - ``dense105``: 28 lid points (left eye 14 from the outer corner over the upper lid, right eye likewise), 40 lip
       points (outer border 20 from the subject's right corner over the upper lip, inner border 20 likewise), 20 brow
       points (left 10 from the inner end: 5 upper edge, 5 lower edge; right likewise), 4 nose bridge points downwards,
       9 nose base points from the subject's right, then glabella, chin, left cheekbone, right cheekbone.

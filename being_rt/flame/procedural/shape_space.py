@@ -24,7 +24,7 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class HeadTraits:
-    """A person's head in words. Each trait is in standard deviations about the average: 0 average, +-1 common, +-2 rare.
+    """A person's head in words. Traits are in standard deviations about the average: 0 average, +-1 common, +-2 rare.
 
     ``masculinity`` (-1 a typical woman, +1 a typical man) and ``age`` (0 about thirty years, 1 about sixty) set many
     forms at once; the others are added on top.
@@ -249,12 +249,23 @@ def _random_amplitudes(count: int) -> tuple[Float64, Float64]:
     return amplitude, 0.26 - 0.14 * k / count
 
 
-def displacement(points: Float64, weights: Float64) -> Float64:
-    """Warp of points [N, 3] by the identity fields with weights [300]: displacements [N, 3] in metres."""
+def displacement(points: Float64, weights: Float64, random: Callable[[Float64], Float64] | None = None) -> Float64:
+    """Warp of points [N, 3] by the identity fields with weights [300]: displacements [N, 3] in metres.
+
+    ``random`` stands in for :func:`random_displacement` where the caller has it tabulated.
+    """
+
+    def soft(place: _Place) -> Float64:
+        total = random(place.p) if random is not None else random_displacement(place.p, weights)
+        for name, weight in zip(FIELD_NAMES, weights, strict=False):
+            if weight and name not in _EYE_FIELDS:
+                total += weight * _FIELDS[name](place)
+        return total
+
     place = _Place(points)
-    total = _soft_displacement(place, weights)
-    for side in (1.0, -1.0):
-        at_eye = _soft_displacement(_Place((EYE * [side, 1.0, 1.0])[None]), weights)
+    total = soft(place)
+    for side in (1.0, -1.0):  # rigid about each eye
+        at_eye = soft(_Place((EYE * [side, 1.0, 1.0])[None]))
         rigid = place.near_eye(0.0170, 0.0280) * (place.x * side > 0)
         total += rigid[:, None] * (at_eye - total)
     for name in _EYE_FIELDS:
@@ -264,17 +275,10 @@ def displacement(points: Float64, weights: Float64) -> Float64:
     return total
 
 
-def _soft_displacement(place: _Place, weights: Float64) -> Float64:
-    """All fields but those made for the eyes, before they are stiffened there."""
-    total = _random_displacement(place.p, weights[len(FIELD_NAMES) :])
-    for name, weight in zip(FIELD_NAMES, weights, strict=False):
-        if weight and name not in _EYE_FIELDS:
-            total += weight * _FIELDS[name](place)
-    return total
-
-
-def _random_displacement(points: Float64, weights: Float64) -> Float64:
-    count = SHAPE_COUNT - len(FIELD_NAMES)
+def random_displacement(points: Float64, weights: Float64) -> Float64:
+    """The share of the unnamed, smooth random fields (weights [300], of which the last ones) at points [N, 3]."""
+    weights = weights[len(FIELD_NAMES) :]
+    count = len(weights)
     w, phase, direction, symmetric = random_fields(count, seed=7)
     amplitude, wavelength = _random_amplitudes(count)
     chosen = np.flatnonzero(weights)

@@ -11,6 +11,7 @@ with height offsets ("bumps") for the forms of the face. Its gradient lies betwe
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -104,7 +105,21 @@ class _Curve:
 
 # The face as horizontal superellipse slices. Heights of the slices, then per slice: half width, front (z on the
 # midline), z of the widest point, back, and the superellipse's power (2 = ellipse, more = squarer).
-_SLICES = [-0.0880, -0.0845, -0.0785, -0.0700, -0.0600, -0.0490, -0.0300, -0.0050, 0.0200, 0.0450, 0.0700, 0.0900, 0.1200]
+_SLICES = [
+    -0.0880,
+    -0.0845,
+    -0.0785,
+    -0.0700,
+    -0.0600,
+    -0.0490,
+    -0.0300,
+    -0.0050,
+    0.0200,
+    0.0450,
+    0.0700,
+    0.0900,
+    0.1200,
+]
 FACE_HALF_WIDTH = _Curve(
     _SLICES, [0.006, 0.0185, 0.0290, 0.0400, 0.0500, 0.0572, 0.0636, 0.0680, 0.0695, 0.0675, 0.0620, 0.054, 0.030]
 )
@@ -269,12 +284,12 @@ def skull_distance(points: Float64) -> Float64:
     d = smooth_min(d, _neck(x, y, z), 0.016)
     d = d - _bumps(x, y, z)
     d = smooth_min(d, _nose(x, y, z), 0.0055)
-    d = d + 0.0050 * bell(np.abs(x) - 0.0160, 0.0046) * bell(y - EYE[1] + 0.0006, 0.0062) * (z > 0.0)  # inner eye corner
+    d = d + 0.0050 * bell(np.abs(x) - 0.0160, 0.0046) * bell(y - EYE[1] + 0.0006, 0.0062) * (
+        z > 0.0
+    )  # inner eye corner
     crease = (np.hypot((np.abs(x) - EYE[0] + 0.0005) / 0.0172, (y - EYE[1]) / 0.0106) - 1.0) * 0.0110  # fold of the lid
     d = d + 0.0007 * bell(crease, 0.0013) * smoothstep(0.001, 0.006, y - EYE[1]) * (z > 0.0)
-    lid = _ellipsoid(
-        np.abs(x) - EYE[0] + 0.0010, y - EYE[1], z - EYE[2], (LID_RADIUS + 0.0016, LID_RADIUS, LID_RADIUS)
-    )
+    lid = _ellipsoid(np.abs(x) - EYE[0] + 0.0010, y - EYE[1], z - EYE[2], (LID_RADIUS + 0.0016, LID_RADIUS, LID_RADIUS))
     return smooth_min(d, lid, 0.0034)
 
 
@@ -311,7 +326,7 @@ def march(
     hit = np.zeros(len(origins), dtype=bool)
     active = np.arange(len(origins))
     samples = np.linspace(far, near, steps)
-    for outer, inner in zip(samples[:-1], samples[1:], strict=True):
+    for outer, inner in itertools.pairwise(samples):
         inside = distance(origins[active] + inner * directions[active]) < 0
         found = active[inside]
         high[found], low[found], hit[found] = outer, inner, True

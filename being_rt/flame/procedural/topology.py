@@ -12,6 +12,7 @@ Only the left half is built; the right half is its mirror image, so the mesh is 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -133,10 +134,7 @@ def _mouth_rings() -> list[Float64]:
         (0.0300, 0.0140, 0.0165, 0.95),
         (0.0480, 0.0080, 0.0110, 0.60),
     ):
-        if depth < 0.010:
-            z = inner[:, 2] - depth
-        else:
-            z = inner[0, 2] - depth - 0.35 * x**2 / MOUTH_HALF_WIDTH
+        z = inner[:, 2] - depth if depth < 0.01 else inner[0, 2] - depth - 0.35 * x**2 / MOUTH_HALF_WIDTH
         height = np.where(sign >= 0, roof, floor) * np.abs(s) ** 0.5
         rings.append(np.stack([x * width, lip_seam(x) + sign * height, z], 1))
     return rings
@@ -151,14 +149,16 @@ def _ear_rings() -> tuple[list[Float64], Float64]:
     width = 0.0168 * (1.0 - 0.30 * smoothstep(0.004, -0.032, up))
     back = width * c
     root_back = np.where(c > 0, -0.0075 + 0.0110 * c, -0.0075 + 0.0130 * c)
-    root_up = -0.0005 + s * (0.0275 + 0.0035 * smoothstep(0.3, -0.4, c) * (s > 0))
+    ahead = smoothstep(0.3, -0.4, c) * np.maximum(s, 0.0)  # where the helix runs into the cheek
+    root_up = -0.0005 + 0.0275 * s + 0.0036 * ahead
     start = surface.ear_point(root_back, root_up, np.full_like(c, -0.05))
     direction = surface.ear_point(0.0 * c, 0.0 * c, np.ones_like(c)) - surface.EAR
     root, _ = surface.march(start, direction, 0.0, 0.09, surface.skull_distance, 60)
 
     def on_plate(scale: float, lift: float) -> Float64:
-        dish = surface.ear_dish(back * scale, up * scale)
-        return surface.ear_point(back * scale, up * scale, dish + lift)
+        inwards = max(1.0 - scale, 0.0)  # rings close in on the concha, not on the middle
+        b, u = back * scale - 0.0035 * inwards, up * scale - 0.0045 * inwards
+        return surface.ear_point(b, u, surface.ear_dish(b, u) + lift)
 
     # over the rim (its outermost line, its crest), then down the front: scapha, antihelix, wall and floor of the concha
     crest = [on_plate(k, lift) for k, lift in ((1.03, 0.0), (0.93, 0.0050))]
@@ -169,8 +169,7 @@ def _ear_rings() -> tuple[list[Float64], Float64]:
         rows.append(direct + behind[:, None] * (on_plate(scale, -0.0030) - direct))
     rows += crest + inner
     rows[1:] = [surface.project(r, surface.head_distance, 4) for r in rows[1:]]
-    centre = surface.ear_point(np.zeros(1), np.zeros(1), surface.ear_dish(np.zeros(1), np.zeros(1)) + 0.0018)
-    return rows, surface.project(centre)
+    return rows, surface.project(on_plate(0.0, 0.0018)[:1])
 
 
 def _tooth_rows(upper: bool) -> list[Float64]:
@@ -472,22 +471,20 @@ def build_mesh(seed: int = 20) -> HeadMesh:
     structured = 2 * len(neck) - 2 + 2 * EYE_COLUMNS * len(eye_rings) + 2 * len(ball) + 1
     structured += (2 * MOUTH_COLUMNS - 2) * len(mouth_rings) + 2 * 5 * (2 * TOOTH_COLUMNS - 1)
     structured += 2 * (EAR_COLUMNS * len(ear_rings) + 1) + (2 * TONGUE_COLUMNS - 2) * TONGUE_ROWS + 1
-    for scale in 1.15 * 0.985 ** np.arange(40):  # denser until the count is reached, then thin out the scalp in pairs
+    for scale in 1.15 * 0.985 ** np.arange(40):  # denser until the count is passed, then thin the scalp out in pairs
         middle = _poisson(midline, rings[rings[:, 0] < 1e-6], scale)
         skin = _poisson(candidates, np.concatenate([rings, middle]), scale)
         skin = skin[skin[:, 0] > 0.38 * _spacing(skin)]
         surplus = structured + len(middle) + 2 * len(skin) - VERTEX_COUNT
-        if surplus >= 0:
+        if surplus >= 0 and surplus % 2 == 0:
             break
-    if surplus % 2:
-        middle = np.delete(middle, np.argmin(middle[:, 2]), 0)
     scalp = np.flatnonzero((skin[:, 2] < -0.03) & (skin[:, 1] > 0.03))
     skin = np.delete(skin, rng.choice(scalp, surplus // 2, replace=False), 0)
 
     half = np.concatenate([rings, middle, skin])
     bounds = np.cumsum([0, len(neck), EYE_COLUMNS, MOUTH_COLUMNS, EAR_COLUMNS])
-    neck_ids, eye_ids, mouth_ids, ear_ids = (np.arange(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True))
-    holes = [range(a, b) for a, b in zip(bounds[1:-1], bounds[2:], strict=True)]
+    neck_ids, eye_ids, mouth_ids, ear_ids = (np.arange(a, b) for a, b in itertools.pairwise(bounds))
+    holes = [range(a, b) for a, b in itertools.pairwise(bounds)]
     half, skin_faces = _relax(half, _triangulate(half, holes), len(rings) + len(middle))
 
     vertices, faces = [half], [skin_faces]
@@ -501,28 +498,28 @@ def build_mesh(seed: int = 20) -> HeadMesh:
         return np.arange(start, start + len(points))
 
     eye_rows = [eye_ids] + [add(r, Part.EYELIDS, k) for k, r in enumerate(eye_rings[1:], 1)]
-    faces += [_strip(a, b, True)[:, ::-1] for a, b in zip(eye_rows[:-1], eye_rows[1:], strict=True)]
+    faces += [_strip(a, b, True)[:, ::-1] for a, b in itertools.pairwise(eye_rows)]
     mouth_rows = [mouth_ids] + [
         add(r, Part.LIPS if k < LIP_ROWS else Part.MOUTH_INTERIOR, k) for k, r in enumerate(mouth_rings[1:], 1)
     ]
-    faces += [_strip(a, b, False) for a, b in zip(mouth_rows[:-1], mouth_rows[1:], strict=True)]
+    faces += [_strip(a, b, False) for a, b in itertools.pairwise(mouth_rows)]
     throat = mouth_rings[-1][[0, -1]].mean(0) * [0.0, 1.0, 1.0] - [0.0, 0.0, 0.004]
     back = add(throat[None], Part.MOUTH_INTERIOR, len(mouth_rings))[0]
     last = mouth_rows[-1]
     faces.append(np.stack([last[:-1], np.full(MOUTH_COLUMNS - 1, back), last[1:]], 1))
     ear_rows = [ear_ids] + [add(r, Part.EAR, k) for k, r in enumerate(ear_rings[1:], 1)]
-    faces += [_strip(a, b, True)[:, ::-1] for a, b in zip(ear_rows[:-1], ear_rows[1:], strict=True)]
+    faces += [_strip(a, b, True)[:, ::-1] for a, b in itertools.pairwise(ear_rows)]
     inner_ear = add(concha, Part.EAR, len(ear_rings))[0]
     last = ear_rows[-1]
     faces.append(np.stack([last, np.roll(last, -1), np.full(EAR_COLUMNS, inner_ear)], 1))
     tooth_rows = {}
     for of, rows in teeth.items():
         ids = [add(r, of, k) for k, r in enumerate(rows)]
-        strips = np.concatenate([_strip(a, b, False) for a, b in zip(ids[:-1], ids[1:], strict=True)])
+        strips = np.concatenate([_strip(a, b, False) for a, b in itertools.pairwise(ids)])
         faces.append(strips if of is Part.UPPER_TEETH else strips[:, ::-1])
         tooth_rows[of] = tuple(ids)
     tongue_rows = [add(r, Part.TONGUE, k) for k, r in enumerate(tongue_rings)]
-    faces += [_strip(a, b, False) for a, b in zip(tongue_rows[:-1], tongue_rows[1:], strict=True)]
+    faces += [_strip(a, b, False) for a, b in itertools.pairwise(tongue_rows)]
     tip = add(tongue_tip[None], Part.TONGUE, TONGUE_ROWS)[0]
     last = tongue_rows[-1]
     faces.append(np.stack([last[:-1], np.full(TONGUE_COLUMNS - 1, tip), last[1:]], 1))

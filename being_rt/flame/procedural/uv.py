@@ -37,7 +37,7 @@ def _skin_chart(mesh: HeadMesh) -> Float64:
     return uv
 
 
-def _disc(center: tuple[float, float], radius: Float64, angle: Float64) -> Float64:
+def _disc(center: tuple[float, float], radius: Float64 | float, angle: Float64) -> Float64:
     return np.stack([center[0] + radius * np.cos(angle), center[1] + radius * np.sin(angle)], -1)
 
 
@@ -52,24 +52,25 @@ def build_uv(mesh: HeadMesh) -> tuple[Float32, Int32]:
     rows = mesh.mouth_rows[LIP_ROWS - 1 :]
     for k, row in enumerate(rows):
         radius = 0.098 * (1.0 - k / len(rows))
-        mouth[mesh.mirror[row]] = _disc((0.11, 0.105), np.array(radius), np.pi - angle)
-        mouth[row] = _disc((0.11, 0.105), np.array(radius), angle)
+        mouth[mesh.mirror[row]] = _disc((0.11, 0.105), radius, np.pi - angle)
+        mouth[row] = _disc((0.11, 0.105), radius, angle)
     mouth[(mesh.part == Part.MOUTH_INTERIOR) & (mesh.row == len(mesh.mouth_rows))] = (0.11, 0.105)
     islands[Part.MOUTH_INTERIOR] = mouth
 
-    for part, left in ((Part.UPPER_TEETH, 0.110), (Part.LOWER_TEETH, 0.010)):
+    for part, bottom in ((Part.UPPER_TEETH, 0.110), (Part.LOWER_TEETH, 0.010)):
         strip = np.zeros((count, 2))
         ids = mesh.tooth_rows[part]
         for k, row in enumerate(ids):
+            rise = 4 - k if part is Part.UPPER_TEETH else k  # seen from the front in both
             across = 0.125 * np.linspace(0.0, 1.0, len(row))
-            strip[mesh.mirror[row]] = np.stack([0.365 - across, np.full(len(row), left + 0.018 * k)], 1)
-            strip[row] = np.stack([0.365 + across, np.full(len(row), left + 0.018 * k)], 1)
+            strip[mesh.mirror[row]] = np.stack([0.365 - across, np.full(len(row), bottom + 0.018 * rise)], 1)
+            strip[row] = np.stack([0.365 + across, np.full(len(row), bottom + 0.018 * rise)], 1)
         islands[part] = strip
 
     tongue = np.zeros((count, 2))
     for k, row in enumerate(mesh.tongue_rows):
         angle = np.linspace(np.pi / 2, -np.pi / 2, len(row))
-        radius = np.array(0.048 * (1.0 - k / (TONGUE_ROWS + 1)))
+        radius = 0.048 * (1.0 - k / (TONGUE_ROWS + 1))
         tongue[mesh.mirror[row]] = _disc((0.555, 0.055), radius, np.pi - angle)
         tongue[row] = _disc((0.555, 0.055), radius, angle)
     tongue[(mesh.part == Part.TONGUE) & (mesh.row == TONGUE_ROWS)] = (0.555, 0.055)
@@ -83,9 +84,10 @@ def build_uv(mesh: HeadMesh) -> tuple[Float32, Int32]:
         ball[own] = _disc((ball_x, 0.055), 0.050 * polar / np.pi, np.arctan2(q[:, 1], q[:, 0]))
         angle = np.arange(EAR_COLUMNS) * 2.0 * np.pi / EAR_COLUMNS
         for k, row in enumerate(mesh.ear_rows):
-            radius = np.array(0.050 * (1.0 - k / (len(mesh.ear_rows) + 0.5)))
-            ids = row if side > 0 else mesh.mirror[row]
-            ears[ids] = _disc((ear_x, 0.160), radius, angle if side > 0 else np.pi - angle)
+            radius = 0.050 * (1.0 - k / (len(mesh.ear_rows) + 0.5))
+            ears[row if side > 0 else mesh.mirror[row]] = _disc(
+                (ear_x, 0.160), radius, angle if side > 0 else np.pi - angle
+            )
         centre = (mesh.part == Part.EAR) & (mesh.row == len(mesh.ear_rows)) & (mesh.vertices[:, 0] * side > 0)
         ears[centre] = (ear_x, 0.160)
     islands[Part.EYEBALL], islands[Part.EAR] = ball, ears
