@@ -194,7 +194,15 @@ def test_damaged_weights(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("fps", 0), ("fps", -25), ("fps", float("nan")), ("look_ahead", 0.2), ("look_ahead", -0.1), ("smile", 2)],
+    [
+        ("fps", 0),
+        ("fps", -25),
+        ("fps", float("nan")),
+        ("look_ahead", 0.2),
+        ("look_ahead", -0.1),
+        ("smile", 2),
+        ("seed", -1),
+    ],
 )
 def test_values_out_of_range(name: str, value: float) -> None:
     with pytest.raises(InvalidParameterError, match=name):

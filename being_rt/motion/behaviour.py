@@ -120,6 +120,10 @@ class _Wander:
         return (self._amplitude * np.sin(2 * np.pi * self._frequency * time + self._phase)).sum(1)
 
 
+def _between(random: np.random.Generator, limits: tuple[float, float]) -> float:
+    return float(random.uniform(*limits))
+
+
 class Behaviour:
     """Decides with every step of sound, and tells the pose at a moment.
 
@@ -132,18 +136,20 @@ class Behaviour:
 
     def reset(self) -> None:
         """Begin anew with the same seed."""
-        self._random = np.random.default_rng(self._seed)
-        self._wander = _Wander(self._random, 3)
-        self._eye_drift = _Wander(self._random, 2)
-        self._breath_phase = float(self._random.random())
+        # One generator each, so that more accents do not make other blinks.
+        seeds = np.random.SeedSequence(self._seed).spawn(4)
+        still, self._blinking, self._glancing, self._accenting = map(np.random.default_rng, seeds)
+        self._wander = _Wander(still, 3)
+        self._eye_drift = _Wander(still, 2)
+        self._breath_phase = float(still.random())
         self._blinks: deque[_Blink] = deque(maxlen=4)
-        self._next_blink = float(self._random.uniform(0.8, 3.2))
+        self._next_blink = float(self._blinking.uniform(1.0, 3.6))
         self._nods: deque[_Gesture] = deque(maxlen=6)
         self._brows: deque[_Gesture] = deque(maxlen=4)
         self._last_brow = -BROW_GAP
         self._gaze_from = self._gaze_to = np.zeros(2)
         self._saccade_begin, self._saccade_time = 0.0, SACCADE_BASE
-        self._next_glance = float(self._random.uniform(*LOOK_TIME))
+        self._next_glance = float(self._glancing.uniform(*LOOK_TIME))
         self._away = False
         self._energy = 0.0
 
@@ -157,44 +163,41 @@ class Behaviour:
         if heard.accent > 0:
             self._accent(time, heard.accent)
 
-    def _uniform(self, limits: tuple[float, float]) -> float:
-        return float(self._random.uniform(*limits))
-
     def _blink(self, time: float) -> None:
-        for _ in range(2 if self._random.random() < BLINK_DOUBLE else 1):
+        for _ in range(2 if self._blinking.random() < BLINK_DOUBLE else 1):
             blink = _Blink(
                 time,
-                self._uniform(BLINK_CLOSING),
-                self._uniform(BLINK_CLOSED),
-                self._uniform(BLINK_OPENING),
-                self._uniform((0.93, 1.0)),
+                _between(self._blinking, BLINK_CLOSING),
+                _between(self._blinking, BLINK_CLOSED),
+                _between(self._blinking, BLINK_OPENING),
+                _between(self._blinking, (0.93, 1.0)),
             )
             self._blinks.append(blink)
-            time = blink.begin + blink.closing + blink.closed + blink.opening + self._uniform((0.06, 0.2))
-        interval = BLINK_INTERVAL * math.exp(BLINK_SPREAD * self._random.standard_normal())
+            time = blink.begin + blink.closing + blink.closed + blink.opening + _between(self._blinking, (0.06, 0.2))
+        interval = BLINK_INTERVAL * math.exp(BLINK_SPREAD * self._blinking.standard_normal())
         self._next_blink = time + min(BLINK_LONGEST, max(BLINK_SHORTEST, interval))
 
     def _glance(self, time: float) -> None:
-        self._away = not self._away and self._random.random() < AWAY_SHARE * min(1.5, self._liveliness)
+        self._away = not self._away and self._glancing.random() < AWAY_SHARE * min(1.5, self._liveliness)
         if self._away:
-            side = -1 if self._random.random() < 0.5 else 1
-            target = np.array([self._uniform(AWAY_PITCH), side * self._uniform(AWAY_YAW)])
+            side = -1 if self._glancing.random() < 0.5 else 1
+            target = np.array([_between(self._glancing, AWAY_PITCH), side * _between(self._glancing, AWAY_YAW)])
         else:
-            target = self._random.standard_normal(2) * (FACE_PITCH, FACE_YAW)
-        self._next_glance = time + self._uniform(AWAY_TIME if self._away else LOOK_TIME)
+            target = self._glancing.standard_normal(2) * (FACE_PITCH, FACE_YAW)
+        self._next_glance = time + _between(self._glancing, AWAY_TIME if self._away else LOOK_TIME)
         size = float(np.linalg.norm(target - self._gaze_to))
         self._gaze_from, self._gaze_to = self._gaze_to, target
         self._saccade_begin, self._saccade_time = time, SACCADE_BASE + SACCADE_PER_RADIAN * size
         last_blink = self._blinks[-1].begin if self._blinks else -9.0
-        if size > GLANCE_LARGE and time - last_blink > 1.5 and self._random.random() < BLINK_WITH_GLANCE:
+        if size > GLANCE_LARGE and time - last_blink > 1.5 and self._glancing.random() < BLINK_WITH_GLANCE:
             self._blink(time)
 
     def _accent(self, time: float, strength: float) -> None:
-        depth = (NOD[0] + (NOD[1] - NOD[0]) * strength) * self._uniform((0.5, 1.2)) * self._liveliness
-        sway = self._random.standard_normal(2) * TURN_WITH_NOD * strength * self._liveliness
+        depth = (NOD[0] + (NOD[1] - NOD[0]) * strength) * _between(self._accenting, (0.5, 1.2)) * self._liveliness
+        sway = self._accenting.standard_normal(2) * TURN_WITH_NOD * strength * self._liveliness
         self._nods.append(_Gesture(time, NOD_RISE, NOD_FALL, np.array([depth, sway[0], sway[1]])))
-        raises = self._random.random() < BROW_CHANCE * min(1.5, self._liveliness)
-        height = self._uniform(BROW_RAISE) * min(1.5, self._liveliness)
+        raises = self._accenting.random() < BROW_CHANCE * min(1.5, self._liveliness)
+        height = _between(self._accenting, BROW_RAISE) * min(1.5, self._liveliness)
         if raises and time - self._last_brow > BROW_GAP:
             self._last_brow = time
             self._brows.append(_Gesture(time, BROW_RISE, BROW_FALL, np.array([height])))

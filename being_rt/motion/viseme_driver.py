@@ -66,6 +66,8 @@ class VisemeDriver(MotionDriver):
                 raise InvalidParameterError(f"{name} must be {low:g} to {high:g}, got {value}")
         if not 0 < fps <= MAXIMUM_FPS:
             raise InvalidParameterError(f"fps must lie in (0, {MAXIMUM_FPS:g}], got {fps}")
+        if seed < 0:
+            raise InvalidParameterError(f"seed must not be negative, got {seed}")
         self.fps, self.look_ahead = float(fps), float(look_ahead)
         self._map, self._smile = expression_map, smile
         self._audio, self._analyzer = AudioStream(), SpeechAnalyzer()
