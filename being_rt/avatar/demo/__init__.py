@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from being_rt.avatar.demo.traits import PRESETS, PersonTraits
 from being_rt.errors import AvatarFileError, InvalidParameterError, MissingDependencyError
@@ -85,22 +86,31 @@ def build_avatar(traits: PersonTraits, spacing: float = 1.0) -> Avatar:
         ) from error
     from being_rt.avatar.avatar import Avatar
     from being_rt.avatar.demo.background import build_background
+    from being_rt.avatar.demo.cloud import rest_positions
     from being_rt.avatar.demo.face import build_face
+    from being_rt.avatar.demo.features import FaceMap
     from being_rt.avatar.demo.hair import build_hair
     from being_rt.avatar.demo.occlusion import hair_and_head
-    from being_rt.avatar.demo.torso import Body, build_seam, build_torso
+    from being_rt.avatar.demo.strands import sample_head
+    from being_rt.avatar.demo.torso import Body, build_seam, build_torso, neck_opacity
     from being_rt.flame.procedural import HeadSurface, procedural_head, procedural_identity
     from being_rt.flame.skinning import bake_rig
 
     model = procedural_head()
     shape = procedural_identity(traits=head_traits(traits))
     rig = bake_rig(model, shape)
-    surface = HeadSurface(shape)
-    body = Body(rig, surface, traits)
-    hair = build_hair(rig, surface, traits, np.random.default_rng(traits.seed * 3 + 1), body)
+    face_map = FaceMap(model)
+    surface = HeadSurface(shape).signed_distance
+    field = sample_head(rig, surface)
+    body = Body(rig, field, traits)
+    hair = build_hair(rig, field, traits, np.random.default_rng(traits.seed * 3 + 1), body.signed_distance)
     occluders = hair_and_head(rig, surface, hair)
-    face, network = build_face(model, rig, surface.signed_distance, occluders, traits, spacing)
-    torso = build_torso(rig, surface, traits, np.random.default_rng(traits.seed * 3 + 2), body)
+
+    def cover(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        return neck_opacity(points, rig)
+
+    face, network = build_face(model, face_map, rig, surface, occluders, cover, traits, spacing)
+    torso, matched = build_torso(rig, field, face_map, traits, np.random.default_rng(traits.seed * 3 + 2), body)
     head = _join(face, hair)
     return Avatar(
         name=traits.name,
@@ -108,7 +118,7 @@ def build_avatar(traits: PersonTraits, spacing: float = 1.0) -> Avatar:
         head=head,
         torso=torso,
         network=network,
-        seam=build_seam(rig, head, torso),
+        seam=build_seam(rig, head, rest_positions(rig, head), torso, matched),
         camera=portrait_camera(),
         background=build_background(traits),
         licence=LICENCE,

@@ -94,7 +94,7 @@ def build_brows(
         tint = traits.brow_albedo * rng.uniform(0.55, 1.25, (count, 1))
         grey = rng.random(count) < 0.5 * traits.hair_grey
         tint = np.where(grey[:, None], 0.34 * rng.uniform(0.7, 1.2, (count, 1)), tint)
-        colour = develop(shade_strands(tint, heading, normal, seen, gloss=0.5))
+        colour = develop(shade_strands(tint, heading, normal, seen, gloss=0.2))
         density = (
             (0.50 + 0.34 * traits.brow_density)
             * (0.50 + 0.50 * smoothstep(0.0, 0.16, u))
@@ -133,11 +133,11 @@ def build_beard(studio: Studio, mesh: Mesh, faces: NDArray[np.int64], spacing: f
     centres = studio.face_map.locate(mesh.average[mesh.faces[faces]].mean(1))
     where = faces[centres.beard > 0.02]
     grown = traits.beard > 0.02
-    distance = (0.00088 if grown else 0.00105) * spacing
+    distance = (0.00150 if grown else 0.00098) * spacing
     samples = scatter(mesh, where, np.full(len(where), distance), seed=traits.seed + 9, oversampling=4.0)
     place = studio.face_map.locate(samples.average)
     rng = np.random.default_rng(traits.seed + 19)
-    cover = place.beard * (0.85 + 0.3 * noise(place.points, 0.006, 12))
+    cover = place.beard * smoothstep(-0.125, -0.095, place.y) * (0.85 + 0.3 * noise(place.points, 0.006, 12))
     kept = rng.random(len(samples)) < cover * (0.35 + 0.65 * (traits.beard if grown else traits.stubble))
     samples, cover = samples[kept], np.clip(cover[kept], 0.0, 1.0)
     place = studio.face_map.locate(samples.average)
@@ -158,9 +158,9 @@ def build_beard(studio: Studio, mesh: Mesh, faces: NDArray[np.int64], spacing: f
     tint = hair * rng.uniform(0.6, 1.3, (count, 1))
     grey = rng.random(count) < traits.hair_grey * (0.5 + 0.5 * place.chin)
     tint = np.where(grey[:, None], 0.40 * rng.uniform(0.6, 1.1, (count, 1)), tint)
-    colour = develop(shade_strands(tint, heading, normal, seen, gloss=0.7))
-    width = np.full(count, 0.00016 if grown else 0.00013) * np.sqrt(spacing)
-    strength = np.full(count, 0.80 if grown else 0.46) * (0.55 + 0.45 * cover)
+    colour = develop(shade_strands(tint, heading, normal, seen, gloss=0.35))
+    width = np.full(count, 0.00025 if grown else 0.00016) * np.sqrt(spacing)
+    strength = np.full(count, 0.86 if grown else 0.55) * (0.55 + 0.45 * cover)
     curl = -0.5 * normal + 0.25 * rng.normal(size=(count, 3))
     made = _strand(
         root, heading, length, width, colour, strength, mesh, faces, normal, curl, "stubble", 2 if grown else 1

@@ -113,6 +113,17 @@ def scatter(mesh: Mesh, faces: Index, radius: Array, seed: int, oversampling: fl
     return _sample(mesh, faces[pick[kept]], barycentric[kept])
 
 
+def smooth_normals(mesh: Mesh, faces: NDArray[np.int64]) -> Array:
+    """Area-weighted vertex normals of some triangles of this person's mesh, [V, 3], zero elsewhere."""
+    corner = mesh.faces[faces]
+    triangle = mesh.person[corner]
+    face_normal = np.cross(triangle[:, 1] - triangle[:, 0], triangle[:, 2] - triangle[:, 0])
+    total = np.zeros_like(mesh.person)
+    for column in range(3):
+        np.add.at(total, corner[:, column], face_normal)
+    return unit(total)
+
+
 def _sample(mesh: Mesh, face: Index, barycentric: Array) -> Samples:
     corner = mesh.faces[face]
     average = np.einsum("nk,nkd->nd", barycentric, mesh.average[corner])
@@ -232,6 +243,12 @@ def triangle_frames(rig: Rig) -> Array:
     edge_1, edge_2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     tangents = np.stack([edge_1, edge_2], 2) @ rig.face_frames
     return np.concatenate([tangents, unit(np.cross(edge_1, edge_2))[:, :, None]], 2)
+
+
+def rest_positions(rig: Rig, layer: HeadLayer) -> Array:
+    """Where a bound layer's Gaussians lie in the rest pose, FLAME space, [N, 3]."""
+    anchor = np.einsum("nk,nkd->nd", layer.barycentric, rig.template[rig.faces[layer.face]].astype(np.float64))
+    return anchor + np.einsum("nij,nj->ni", triangle_frames(rig)[layer.face], layer.gaussians.position)
 
 
 def bind(rig: Rig, part: Cloud) -> HeadLayer:

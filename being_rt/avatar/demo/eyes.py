@@ -9,7 +9,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from being_rt.avatar.demo.cloud import Cloud, Mesh, attach, bell, cloud, concatenate, noise, smoothstep, unit
+from being_rt.avatar.demo.cloud import (
+    Cloud,
+    Mesh,
+    attach,
+    bell,
+    cloud,
+    concatenate,
+    noise,
+    scatter,
+    smooth_normals,
+    smoothstep,
+    unit,
+)
 from being_rt.avatar.demo.features import smooth_curve
 from being_rt.avatar.demo.lighting import FILL, KEY, develop, linear
 from being_rt.avatar.demo.traits import PersonTraits
@@ -55,6 +67,16 @@ def build_eye(
     parts.append(_caruncle(mesh, lid_faces, upper, lower, centre, side, traits))
     parts.append(_highlights(mesh, lid_faces, centre, radius, upper))
     return concatenate(parts), _lashes(mesh, lid_faces, centre, upper, lower, side, traits, seed)
+
+
+def build_margins(mesh: Mesh, faces: NDArray[np.int64], traits: PersonTraits, spacing: float = 1.0) -> Cloud:
+    """The lids' inner edges, from the rim to the ball: moist and pink, seen when the head turns."""
+    samples = scatter(mesh, faces, np.full(len(faces), 0.00062 * spacing), seed=traits.seed + 6, oversampling=4.0)
+    normals = smooth_normals(mesh, faces)
+    normal = unit(np.einsum("nk,nkd->nd", samples.barycentric, normals[mesh.faces[samples.face]]))
+    pink = traits.skin_albedo * 0.45 + linear((210, 132, 120)) * 0.55
+    colour = develop(pink * (0.34 + 0.30 * np.clip(normal[:, 1:2], 0.0, 1.0)))
+    return cloud("lid", samples, normal, np.array([0.00055, 0.00055, 0.0002]) * spacing, colour, 0.95)
 
 
 def _spiral(count: int, cosine_end: float) -> Array:
@@ -120,7 +142,7 @@ def _ball(
 
     # Sclera: off-white, redder towards the corners, bluish beside the limbus, yellower with age.
     old = float(np.clip((traits.age - 30) / 40, 0, 1))
-    sclera = linear((224, 216, 209)) * np.array([1.0, 1.0 - 0.03 * old, 1.0 - 0.10 * old])
+    sclera = linear((214, 206, 199)) * np.array([1.0, 1.0 - 0.03 * old, 1.0 - 0.10 * old])
     sclera = np.tile(sclera, (len(direction), 1)) * (1.0 + 0.03 * noise(position, 0.004, seed + 2))[:, None]
     corner = smoothstep(0.0070, 0.0125, np.abs(dx))
     medial = smoothstep(-0.0080, -0.0125, dx)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from being_rt.avatar.avatar import AnchorLatentNetwork, HeadLayer
 from being_rt.avatar.demo.brows import brow_shadow, build_beard, build_brows
 from being_rt.avatar.demo.cloud import PARTS, Cloud, Mesh, bind, concatenate
-from being_rt.avatar.demo.eyes import build_eye
+from being_rt.avatar.demo.eyes import build_eye, build_margins
 from being_rt.avatar.demo.features import FaceMap, landmark_points, smooth_curve
 from being_rt.avatar.demo.lighting import Distance
 from being_rt.avatar.demo.mouth import build_cavity, build_teeth, build_tongue
@@ -46,27 +46,37 @@ class _Regions:
 
 
 def build_face(
-    model: FlameModel, rig: Rig, surface: Distance, occluders: Distance, traits: PersonTraits, spacing: float = 1.0
+    model: FlameModel,
+    face_map: FaceMap,
+    rig: Rig,
+    surface: Distance,
+    occluders: Distance,
+    cover: Distance,
+    traits: PersonTraits,
+    spacing: float = 1.0,
 ) -> tuple[HeadLayer, AnchorLatentNetwork]:
     """Skin, eyes, mouth, brows, lashes and beard of one person, and the network that moves and shades them.
 
     Args:
         model: the average head; its maps are painted on, its regions cut out.
+        face_map: where features lie on it.
         rig: the same topology with the person's identity.
         surface: signed distance of the person's skin.
         occluders: signed distance of all that casts shadows on it, hair included.
+        cover: opacity of the skin at points on this person, 0..1: it thins out where the torso takes over.
         traits: the person.
         spacing: multiplies the distance between Gaussians; 1 gives about 38 thousand.
     """
     mesh = Mesh(model.faces, model.template.astype(np.float64), rig.template.astype(np.float64))
-    regions, face_map = _Regions(model), FaceMap(model)
+    regions = _Regions(model)
     brow_average = _brow_curves(model, mesh.average)
     studio = Studio(surface, occluders, face_map, traits, lambda points: brow_shadow(points, brow_average, traits))
-    faces = skin_faces(mesh, regions.vertices(*_NOT_SKIN))
+    faces, margins = skin_faces(mesh, regions.vertices(*_NOT_SKIN))
     brow_curves = _brow_curves(model, mesh.person)
     skin, skin_surface = build_skin(studio, mesh, faces, spacing)
+    skin = replace(skin, opacity=skin.opacity * cover(skin.position))
 
-    parts: list[Cloud] = []
+    parts: list[Cloud] = [build_margins(mesh, margins, traits, spacing)]
     lashes: list[Cloud] = []
     for side, name in ((1, "left"), (-1, "right")):
         upper = landmark_points(model, mesh.person, f"eyelid_upper_{name}")[::-1]

@@ -114,7 +114,7 @@ class Place:
     def seam(self) -> Array:
         """Depth in the crease between the closed lips."""
         height = self.y - surface.lip_seam(np.minimum(self.ax, MOUTH_HALF))
-        return bell(height, 0.00085) * smoothstep(MOUTH_HALF + 0.0015, MOUTH_HALF - 0.0005, self.ax) * self.front
+        return bell(height, 0.00085) * smoothstep(MOUTH_HALF + 0.0010, MOUTH_HALF - 0.0060, self.ax) * self.front
 
     @cached_property
     def rim(self) -> Array:
@@ -143,7 +143,7 @@ class Place:
 
     @cached_property
     def cheek(self) -> Array:
-        return np.exp(-(((self.ax - 0.042) / 0.024) ** 2) - ((self.y + 0.012) / 0.020) ** 2) * self.front
+        return np.exp(-(((self.ax - 0.037) / 0.022) ** 2) - ((self.y + 0.008) / 0.017) ** 2) * self.front
 
     @cached_property
     def nose(self) -> Array:
@@ -212,7 +212,7 @@ class Place:
         )
         grown = np.maximum.reduce([jaw * np.maximum(inside, chin), moustache, beside, 0.8 * soul])
         burn = (
-            smoothstep(-0.002, -0.012, self.z) * smoothstep(-0.036, -0.028, self.z) * smoothstep(0.022, 0.010, self.y)
+            smoothstep(-0.002, -0.012, self.z) * smoothstep(-0.036, -0.028, self.z) * smoothstep(0.044, 0.030, self.y)
         )
         grown = np.maximum(grown, burn * (self.ax > 0.055) * (self.y > -0.05))
         clear = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from being_rt.avatar.demo.cloud import Cloud, Mesh, bell, cloud, noise, scatter, smoothstep, unit
+from being_rt.avatar.demo.cloud import Cloud, Mesh, bell, cloud, noise, scatter, smooth_normals, smoothstep, unit
 from being_rt.avatar.demo.lighting import EYE_POINT, KEY, develop, linear
 from being_rt.avatar.demo.traits import PersonTraits
 
@@ -25,17 +25,6 @@ _SHORT = {
     True: np.array([0.0, 0.0007, 0.0001, 0.0007, 0.0009, 0.0012, 0.0014]),
     False: np.array([0.0001, 0.0, 0.0, 0.0005, 0.0008, 0.0010, 0.0012]),
 }
-
-
-def smooth_normals(mesh: Mesh, faces: NDArray[np.int64]) -> Array:
-    """Area-weighted vertex normals of some triangles of this person's mesh, [V, 3], zero elsewhere."""
-    corner = mesh.faces[faces]
-    triangle = mesh.person[corner]
-    face_normal = np.cross(triangle[:, 1] - triangle[:, 0], triangle[:, 2] - triangle[:, 0])
-    total = np.zeros_like(mesh.person)
-    for column in range(3):
-        np.add.at(total, corner[:, column], face_normal)
-    return unit(total)
 
 
 def _arc(ax: Array, z: Array) -> tuple[Array, Array]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.avatar.avatar import HeadLayer
-from being_rt.avatar.demo.cloud import triangle_frames
+from being_rt.avatar.demo.cloud import rest_positions
 from being_rt.avatar.demo.lighting import Distance
 from being_rt.flame.rig import Rig
 
@@ -17,15 +15,7 @@ _CELL = 0.003  # metres
 _DENSE = 0.9  # summed opacity per cell, after blurring, at which hair counts as solid
 
 
-class Surface(Protocol):
-    """A signed distance function."""
-
-    def signed_distance(self, points: Array) -> Array:
-        """Distance [N] of points [N, 3]."""
-        ...
-
-
-def hair_and_head(rig: Rig, surface: Surface, hair: HeadLayer) -> Distance:
+def hair_and_head(rig: Rig, surface: Distance, hair: HeadLayer) -> Distance:
     """Signed distance of head and hair together, looked up in a grid of 3 mm cells.
 
     Hair becomes a solid where its Gaussians are dense; single strands cast no shadow.
@@ -34,16 +24,15 @@ def hair_and_head(rig: Rig, surface: Surface, hair: HeadLayer) -> Distance:
 
     vertices = rig.template.astype(np.float64)
     low = vertices.min(0) - [0.05, 0.03, 0.05]
-    counts = np.ceil((vertices.max(0) + [0.05, 0.05, 0.05] - low) / _CELL).astype(int)
+    counts = np.ceil((vertices.max(0) + 0.05 - low) / _CELL).astype(int)
     axes = [low[axis] + _CELL * np.arange(counts[axis]) for axis in range(3)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
     values = np.empty(len(grid))
     for start in range(0, len(grid), 200_000):
-        values[start : start + 200_000] = surface.signed_distance(grid[start : start + 200_000])
+        values[start : start + 200_000] = surface(grid[start : start + 200_000])
     values = values.reshape(counts)
 
-    anchor = np.einsum("nk,nkd->nd", hair.barycentric, vertices[rig.faces[hair.face]])
-    place = anchor + np.einsum("nij,nj->ni", triangle_frames(rig)[hair.face], hair.gaussians.position)
+    place = rest_positions(rig, hair)
     cell = np.round((place - low) / _CELL).astype(int)
     inside = ((cell >= 0) & (cell < counts)).all(1)
     density = np.zeros(counts)

@@ -81,10 +81,12 @@ class SkinSurface:
         return develop(self.albedo * light + 0.028 * self.sheen[:, None] * shine, EXPOSURE)
 
 
-def skin_faces(mesh: Mesh, not_skin: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Triangles of skin: without the parts named, and without the lids' margins, which turn in towards the ball."""
+def skin_faces(mesh: Mesh, not_skin: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Triangles of the skin, and those of the lids' margins, which turn in towards the ball."""
     to_eye = np.linalg.norm(np.stack([np.abs(mesh.average[:, 0]), *mesh.average[:, 1:].T], 1) - EYE, axis=1)
-    return np.flatnonzero(~(not_skin | (to_eye < LID_RADIUS - 0.0005))[mesh.faces].any(1))
+    inward = (to_eye < LID_RADIUS - 0.0005)[mesh.faces].any(1)
+    bare = ~not_skin[mesh.faces].any(1)
+    return np.flatnonzero(bare & ~inward), np.flatnonzero(bare & inward)
 
 
 def sample_radius(place: Place) -> Array:
@@ -118,7 +120,7 @@ def pigments(place: Place, traits: PersonTraits) -> tuple[Array, Array]:
     p, old = place.points, float(np.clip((traits.age - 25.0) / 45.0, 0.0, 1.0))
     seed = traits.seed * 101
     broad, middle, fine = noise(p, 0.034, seed + 1, 2), noise(p, 0.0085, seed + 2, 2), noise(p, 0.0026, seed + 3)
-    blood = 0.34 * place.cheek + 0.34 * place.nose_tip + 0.40 * place.ala + 0.42 * place.ear + 0.16 * place.chin
+    blood = 0.40 * place.cheek + 0.34 * place.nose_tip + 0.40 * place.ala + 0.42 * place.ear + 0.16 * place.chin
     blood += 0.22 * place.upper_lid + 0.20 * bell(place.rim, 0.0030) * place.front
     blood += (
         0.10 * place.under_eye
@@ -127,7 +129,7 @@ def pigments(place: Place, traits: PersonTraits) -> tuple[Array, Array]:
     )
     blood += 0.10 * bell(place.x, 0.004) * bell(place.y + 0.0245, 0.003) * place.front
     blood *= 0.35 + 1.05 * traits.redness
-    blood += 0.065 * broad + (0.035 + 0.03 * old) * middle + 0.035 * fine
+    blood += 0.050 * broad + (0.022 + 0.03 * old) * middle + 0.030 * fine
     flush = np.clip(place.cheek + place.nose + place.nose_tip + place.ala, 0.0, 1.0) * traits.redness
     threads = np.clip(1.0 - np.abs(noise(p, 0.0068, seed + 4)) * 6.0, 0.0, 1.0) * np.clip(
         noise(p, 0.014, seed + 5) - 0.2, 0.0, 1.0
@@ -166,11 +168,11 @@ def spots(place: Place, traits: PersonTraits) -> Array:
 
     for side in (1.0, -1.0):
         cheek = np.array([side * 0.036, -0.004, 0.046])
-        scatter_spots(int(190 * traits.freckles), 0.0006, 0.0013, 0.34, np.array([0.016, 0.013, 0.012]), cheek)
+        scatter_spots(int(230 * traits.freckles), 0.0006, 0.0011, 0.42, np.array([0.020, 0.015, 0.012]), cheek)
         temple = np.array([side * 0.052, 0.030, 0.015])
         scatter_spots(int(16 * old), 0.0015, 0.0040, 0.22, np.array([0.014, 0.030, 0.02]), temple)
     scatter_spots(
-        int(110 * traits.freckles), 0.0006, 0.0011, 0.30, np.array([0.012, 0.014, 0.006]), np.array([0.0, 0.002, 0.058])
+        int(130 * traits.freckles), 0.0006, 0.0011, 0.44, np.array([0.012, 0.014, 0.006]), np.array([0.0, 0.002, 0.058])
     )
     scatter_spots(
         int(60 * traits.freckles), 0.0006, 0.0012, 0.24, np.array([0.035, 0.014, 0.01]), np.array([0.0, 0.066, 0.045])
@@ -189,7 +191,9 @@ def albedo(place: Place, traits: PersonTraits) -> Array:
         * place.beard
         * (1.0 + 0.18 * noise(place.points, 0.0030, 17) + 0.12 * noise(place.points, 0.012, 18))
     )
-    base *= 1.0 - np.clip(shaved, 0.0, 1.3)[:, None] * np.array([0.36, 0.31, 0.24])
+    base *= 1.0 - np.clip(shaved, 0.0, 1.3)[:, None] * np.array([0.40, 0.34, 0.26])
+    rooted = (0.92 * traits.beard * place.beard)[:, None]
+    base = base * (1.0 - rooted) + traits.hair_albedo * 0.8 * rooted
     lip = linear(traits.lip_colour) * np.exp(
         -0.10 * noise(place.points * [1.0, 0.35, 1.0], 0.0016, 31)[:, None] * HAEMOGLOBIN
     )

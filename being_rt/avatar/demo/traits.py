@@ -94,7 +94,7 @@ class PersonTraits:
     @property
     def brow_albedo(self) -> NDArray[np.float64]:
         """Linear RGB of the brows, [3]."""
-        return linear(self.brow_colour) if self.brow_colour is not None else self.hair_albedo * 0.75
+        return linear(self.brow_colour) if self.brow_colour is not None else self.hair_albedo * 0.6
 
 
 PRESETS: dict[str, PersonTraits] = {
@@ -108,7 +108,7 @@ PRESETS: dict[str, PersonTraits] = {
             femininity=1.0,
             skin_tone=0.16,
             undertone=-0.1,
-            redness=0.6,
+            redness=0.45,
             freckles=0.45,
             eye_colour=(92, 122, 92),
             lip_colour=(190, 96, 94),
@@ -123,7 +123,15 @@ PRESETS: dict[str, PersonTraits] = {
             garment="crew",
             garment_colour=(38, 74, 82),
             background=((142, 138, 132), (64, 62, 64)),
-            head={"eye_size": 0.9, "lip_fullness": -0.7, "nose_width": -0.5, "face_width": -0.3, "cheekbones": 0.5},
+            head={
+                "eye_size": 0.9,
+                "eye_hooding": -1.0,
+                "brow_height": 0.4,
+                "lip_fullness": -0.9,
+                "mouth_width": 0.4,
+                "nose_width": -0.5,
+                "cheekbones": 0.4,
+            },
         ),
         PersonTraits(
             name="marcus",
