@@ -12,7 +12,7 @@ Float64 = NDArray[np.float64]
 
 _LOW, _HIGH = np.array([-0.160, -0.260, -0.220]), np.array([0.160, 0.200, 0.130])
 _CELL = 0.0065  # metres; the traits vary over 5 mm and more
-_RANDOM_CELL = 0.020  # the random fields over 10 cm
+_RANDOM_CELL = 0.016  # those random fields that are not tiny vary over 10 cm
 
 
 class _Table:

@@ -82,6 +82,8 @@ def skinning_weights(mesh: HeadMesh) -> Float64:
             head = 1.0 - weights[i, 0]
             weights[i] = [weights[i, 0], head * (1.0 - share), head * share, 0.0, 0.0]
     weights = np.where(weights < 1e-6, 0.0, weights)
+    for ids in (mesh.neck_ring, mesh.mirror[mesh.neck_ring]):
+        weights[ids] = [1.0, 0.0, 0.0, 0.0, 0.0]
     return weights / weights.sum(1, keepdims=True)
 
 

@@ -21,6 +21,7 @@ from being_rt.flame.procedural.topology import (
     LID_RIM_ROW,
     LIP_ROWS,
     MOUTH_COLUMNS,
+    MOUTH_CORNER,
     HeadMesh,
     Part,
 )
@@ -181,8 +182,10 @@ def build_landmarks(mesh: HeadMesh) -> Landmarks:
     base_x = np.array([0.0, 0.0065, 0.0125])
     base = front(base_x, np.array([-0.0215, -0.0200, -0.0180]))
     eye = np.array([14, 10, 5, 0, 23, 18])  # inner corner, upper lid, outer corner, lower lid
+    corners = inner[[MOUTH_CORNER]]
+    upper_border, lower_border = across(border, top), across(border, bottom)
     outer_ids = np.concatenate(
-        [across(border, top)[[0, 4, 7, 10, 13, 16, 20]], across(border, bottom)[[17, 13, 10, 7, 3]]]
+        [mirror[corners], upper_border[[4, 7, 10, 13, 16]], corners, lower_border[[16, 13, 10, 7, 4]]]
     )
     inner_ids = np.concatenate([across(inner, top)[[1, 6, 10, 14, 19]], across(inner, bottom)[[14, 10, 6]]])
     result["dlib68"] = _join(

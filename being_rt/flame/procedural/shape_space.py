@@ -245,8 +245,8 @@ def _random_amplitudes(count: int) -> tuple[Float64, Float64]:
     """Metres and wavelengths of the random fields: the finer, the smaller."""
     k = np.arange(count)
     symmetric = k % 4 != 3
-    amplitude = np.where(symmetric, 0.0011, 0.0004) / (1.0 + 0.045 * k) ** 1.2
-    return amplitude, 0.26 - 0.14 * k / count
+    amplitude = np.where(symmetric, 0.0011, 0.0004) / (1.0 + 0.035 * k) ** 1.2
+    return amplitude, 0.26 * (0.042 / 0.26) ** (k / count)
 
 
 def displacement(points: Float64, weights: Float64, random: Callable[[Float64], Float64] | None = None) -> Float64:
