@@ -193,8 +193,8 @@ def _make_video(job: VideoJob) -> int:
         result = job.run(report)
     width, height = result.size
     print(
-        f"{Path(result.path).resolve()}: {result.duration:.2f} s of {width}x{height} video at {float(result.fps):.6g} fps, "
-        f"{result.frames} frames; took {result.elapsed:.1f} s, {result.speed:.1f} times real time"
+        f"{result.path.resolve()}: {result.duration:.2f} s of {width}x{height} video at {float(result.fps):.6g} fps "
+        f"({result.frames} frames), took {result.elapsed:.1f} s, {result.speed:.1f} times real time"
     )
     return 0
 
