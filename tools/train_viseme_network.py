@@ -9,8 +9,9 @@ The network is a stack of causal dilated convolutions (van den Oord et al., "Wav
 frames at 50 Hz, with one classifier per look-ahead: head h says, from sound up to time E, which viseme is at E - h.
 All heads are trained together, so that at any moment the driver also has a first guess about the newest sound.
 
-Only synthetic voices are heard in training, so augmentation makes them many: warped mel scale (vocal tract), level,
-channel equalisation, bandwidth, reverberation, coloured noise, dropped bands, breaths and clicks in the pauses.
+Only few, synthetic voices are heard in training, so augmentation makes them many: warped mel scale (vocal tract),
+formants moved and blurred, speed, level, equalisation, bandwidth, reverberation, noise, other voices behind, dropped
+bands, breaths and clicks in the pauses; and the network forgets a tenth of its channels (dropout).
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ LOOK_AHEAD_MS = (0, 20, 40, 60, 80, 100)
 DILATIONS = (1, 2, 4, 1, 2, 4, 8)
 CHANNELS = 128
 BATCH, FRAMES = 32, 300  # 3 s of 10 ms frames
-PEAK_RATE = 4e-3
+PEAK_RATE = 3e-3
+DROPOUT = 0.1
 REFERENCE_RMS = 0.08  # every utterance is brought to this level before augmentation
 # How often each group is drawn, relative: recorded voices matter most, espeak adds accents and speeds.
 GROUP_WEIGHTS = {
@@ -61,7 +63,8 @@ class CausalBlock(nn.Module):
         self.norm = nn.BatchNorm1d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + functional.relu(self.norm(self.convolution(functional.pad(x, (2 * self.dilation, 0)))))
+        y = functional.relu(self.norm(self.convolution(functional.pad(x, (2 * self.dilation, 0)))))
+        return x + functional.dropout1d(y, DROPOUT, self.training)
 
 
 class VisemeNet(nn.Module):
@@ -112,49 +115,69 @@ def load_group(path: Path) -> Group:
 
 
 def draw_batch(groups: list[Group], weights: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Band powers [B, 300, 40] and labels [B, 302] (one more on each side than the frames need)."""
+    """Band powers [B, 300, 40] at random speed, and labels [B, 301] (one more than the frames need)."""
     powers, labels = [], []
     for choice in rng.choice(len(groups), BATCH, p=weights):
         group = groups[choice]
-        start = int(rng.integers(0, len(group.labels) - FRAMES - 2))
-        powers.append(group.log_power[start : start + FRAMES, int(rng.integers(len(WARPS)))])
-        labels.append(group.labels[start : start + FRAMES + 1])
+        frames = (np.arange(FRAMES + 1) * rng.uniform(0.85, 1.2)).astype(np.int64)
+        frames = torch.from_numpy(frames + int(rng.integers(0, len(group.labels) - frames[-1])))
+        powers.append(group.log_power[frames[:-1], int(rng.integers(len(WARPS)))])
+        labels.append(group.labels[frames])
     return torch.stack(powers).float().exp(), torch.stack(labels)
+
+
+def uniform(rng: np.random.Generator, low: float, high: float, *shape: int) -> Tensor:
+    """Uniform float32 random numbers."""
+    return torch.from_numpy(rng.uniform(low, high, shape).astype(np.float32))
+
+
+def other_formants(log_power: Tensor, rng: np.random.Generator) -> Tensor:
+    """Move every region of the spectrum by up to 1.5 bands, smoothly and differently per utterance, and blur it."""
+    batch, _, bands = log_power.shape
+    shift = functional.interpolate(uniform(rng, -1.5, 1.5, batch, 1, 5), size=bands, mode="linear", align_corners=True)
+    position = (torch.arange(bands) + shift).clamp(0, bands - 1.001)  # [B, 1, bands]
+    below = position.long().expand_as(log_power)
+    fraction = position - position.floor()
+    moved = log_power.gather(2, below) * (1 - fraction) + log_power.gather(2, below + 1) * fraction
+    padded = functional.pad(moved, (1, 1), "replicate")
+    blur = uniform(rng, 0, 0.3, batch, 1, 1)
+    return (1 - blur) * moved + blur * 0.5 * (padded[..., :-2] + padded[..., 2:])
 
 
 def augment(power: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Make recordings out of clean synthesis: [B, T, 40] band powers -> log-mel features, and the labels to go."""
     batch, frames, bands = power.shape
-    uniform = lambda low, high, *shape: torch.from_numpy(rng.uniform(low, high, shape).astype(np.float32))  # noqa: E731
+    power = other_formants(power.log(), rng).exp()
     for b in range(batch):
         if rng.random() < 0.12:  # a longer pause than synthesis makes
             begin, length = int(rng.integers(0, frames)), int(rng.integers(20, 150))
             power[b, begin : begin + length] = 1e-7
             labels[b, begin : begin + length] = INDEX["sil"]
-    if rng.random() < 0.35:  # exponential late reverberation, in the power domain
-        decay, share = rng.uniform(0.6, 0.88), rng.uniform(0.03, 0.3)
+    if rng.random() < 0.4:  # exponential late reverberation, in the power domain
+        decay, share = uniform(rng, 0.6, 0.88, batch, 1), uniform(rng, 0.0, 0.3, batch, 1, 1)
         tail, tails = torch.zeros(batch, bands), []
         for t in range(frames):
             tail = tail * decay + power[:, t]
             tails.append(tail)
         power = power * (1 - share) + share * torch.stack(tails, 1)
     level = power.mean((1, 2), keepdim=True)
+    if rng.random() < 0.1:  # another voice behind
+        power = power + power.roll(1, 0) * 10 ** (-uniform(rng, 8, 30, batch, 1, 1) / 10)
     if rng.random() < 0.4:  # breaths, clicks and rustle where nobody speaks
         silent = (labels[:, :frames] == INDEX["sil"]).float()[..., None]
-        shape = functional.interpolate(torch.randn(batch, 1, frames // 12) * 2, size=frames, mode="linear")[
-            :, 0, :, None
-        ]
+        shape = functional.interpolate(2 * torch.randn(batch, 1, frames // 12), size=frames, mode="linear")
         colour = functional.interpolate(torch.randn(batch, 1, 6) * 1.5, size=bands, mode="linear")[:, 0, None]
-        power = power + silent * level * torch.exp(shape[:, 0, :, None] + colour + uniform(-7, -2.5, batch, 1, 1))
+        loudness = uniform(rng, -7, -2.5, batch, 1, 1)
+        power = power + silent * level * torch.exp(shape[:, 0, :, None] + colour + loudness)
     if rng.random() < 0.85:  # steady coloured noise, 3 to 45 dB below the speech
-        tilt = torch.exp(torch.linspace(0, 1, bands) * uniform(-5, 1, batch, 1, 1))
+        tilt = torch.exp(torch.linspace(0, 1, bands) * uniform(rng, -5, 1, batch, 1, 1))
         noise = tilt / tilt.mean(-1, keepdim=True) * torch.exp(0.35 * torch.randn(power.shape))
-        power = power + level * 10 ** (-uniform(3, 45, batch, 1, 1) / 10) * noise
+        power = power + level * 10 ** (-uniform(rng, 3, 45, batch, 1, 1) / 10) * noise
     if rng.random() < 0.15:  # telephone and codec bandwidth
         cut = torch.from_numpy(rng.integers(24, bands, (batch, 1, 1)))
         power = torch.where(torch.arange(bands) >= cut, power * 1e-5, power)
-    features = torch.log(power * 10 ** (uniform(-15, 11, batch, 1, 1) / 10) + LOG_FLOOR)
-    equaliser = functional.interpolate(torch.randn(batch, 1, 6) * 1.2, size=bands, mode="linear", align_corners=True)
+    features = torch.log(power * 10 ** (uniform(rng, -15, 11, batch, 1, 1) / 10) + LOG_FLOOR)
+    equaliser = functional.interpolate(torch.randn(batch, 1, 6) * 1.6, size=bands, mode="linear", align_corners=True)
     features = features + equaliser[:, 0, None]
     if rng.random() < 0.3:  # dropped bands
         first, width = int(rng.integers(0, bands - 6)), int(rng.integers(2, 7))
@@ -274,9 +297,7 @@ def main() -> None:
             scores = {name: accuracy(average, group) for name, group in tests.items()}
             shown = " ".join(f"{n} {s[0]:.3f}/{s[60]:.3f}/{s[100]:.3f}" for n, s in scores.items())
             print(f"{share * options.minutes:.1f} min, step {step}, loss {running:.3f}, {shown}", flush=True)
-            export(
-                average, options.out, f"{step} steps, {step * BATCH * FRAMES / 360000:.0f} hours of augmented speech"
-            )
+            export(average, options.out, step)
     scores = {name: accuracy(average, group) for name, group in tests.items()}
     export(average, options.out, step)
     print(f"done: {step} steps, loss {running:.3f}, accuracy per look-ahead {scores}", flush=True)
