@@ -128,7 +128,7 @@ def frame(
     head = rasterize(head_splats, camera.size, doubt_margin)
     torso = rasterize(torso_splats, camera.size, doubt_margin)
     colour, alpha, depth = composite(head, torso, avatar.seam.depth_softness)
-    translation = torch.as_tensor(params.translation[0], dtype=dtype)
+    translation = torch.tensor(params.translation[0], dtype=dtype)
     mask = seam_mask(avatar.seam, joints.transforms, translation, *_camera_tensors(camera, dtype), camera.size)
     colour, alpha = fill_holes(colour, alpha, mask)
     plate = background_picture(avatar.background if background is None else background, camera.size, dtype)
@@ -151,7 +151,7 @@ def frame_splats(
     """
     if len(params.expression) != 1:
         raise InvalidParameterError(f"a frame needs params with T = 1, got T = {len(params.expression)}; use params[t]")
-    motion = {name: torch.as_tensor(value[0], dtype=dtype) for name, value in vars(params).items() if name != "fps"}
+    motion = {name: torch.tensor(value[0], dtype=dtype) for name, value in vars(params).items() if name != "fps"}
     rig = tensors(avatar.rig, dtype)
     faces, face_frames = rig["faces"], rig["face_frames"]
     head = rest_head = GaussianTensors.of(avatar.head.gaussians, dtype)
@@ -190,7 +190,7 @@ def frame_splats(
 
 def _camera_tensors(camera: Camera, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """world_to_camera [4, 4], intrinsics [3, 3]."""
-    return torch.as_tensor(camera.world_to_camera, dtype=dtype), torch.as_tensor(camera.intrinsics, dtype=dtype)
+    return torch.tensor(camera.world_to_camera, dtype=dtype), torch.tensor(camera.intrinsics, dtype=dtype)
 
 
 def picture(drawn: Frame, format: Format) -> Tensor:
@@ -245,9 +245,8 @@ def tensors(record: Any, dtype: torch.dtype = torch.float64) -> dict[str, Tensor
         value = getattr(record, field.name)
         if isinstance(value, np.ndarray):
             kind = {"f": dtype, "b": torch.bool}.get(value.dtype.kind, torch.int64)
-            # uint16 has few operations in PyTorch, hence the way through NumPy's int64.
-            value = value.astype(np.int64) if kind is torch.int64 else value
-            result[field.name] = torch.as_tensor(value).to(kind)
+            # Integers by way of NumPy, for PyTorch knows uint16 by name only. Copies, for files are mapped read-only.
+            result[field.name] = torch.tensor(value.astype(np.int64) if kind is torch.int64 else value, dtype=kind)
     return result
 
 
@@ -662,8 +661,8 @@ def seam_sector(position: Tensor, seam: Seam) -> Tensor:
 
     0 points along +Z (the front), and the angle grows towards +X.
     """
-    centre = torch.as_tensor(seam.centre, dtype=position.dtype)
-    axis = torch.as_tensor(seam.axis, dtype=position.dtype)
+    centre = torch.tensor(seam.centre, dtype=position.dtype)
+    axis = torch.tensor(seam.axis, dtype=position.dtype)
     front = torch.tensor([0.0, 0.0, 1.0], dtype=position.dtype)
     front = normalise(front - (front @ axis) * axis)
     side = torch.linalg.cross(axis, front)
@@ -689,9 +688,9 @@ def match(
         torso_position: [N_torso, 3] in the rest pose.
         seam: names the two bands.
     """
-    head_band = torch.as_tensor(seam.head_band.astype(np.int64))
-    torso_band = torch.as_tensor(seam.torso_band.astype(np.int64))
-    weight = torch.as_tensor(seam.torso_band_weight, dtype=torso_colour.dtype)
+    head_band = torch.tensor(seam.head_band.astype(np.int64))
+    torso_band = torch.tensor(seam.torso_band.astype(np.int64))
+    weight = torch.tensor(seam.torso_band_weight, dtype=torso_colour.dtype)
     torso_sector = seam_sector(torso_position[torso_band], seam)
     head_mean, head_members = _sector_means(head_colour[head_band], seam_sector(head_position[head_band], seam))
     torso_mean, torso_members = _sector_means(torso_colour[torso_band], torso_sector)
@@ -775,8 +774,8 @@ def seam_mask(
     width, height = size
     dtype = transforms.dtype
     carried = (transforms[0] + transforms[1]) / 2
-    centre = carried[:, :3] @ torch.as_tensor(seam.centre, dtype=dtype) + carried[:, 3] + translation
-    axis = normalise(carried[:, :3] @ torch.as_tensor(seam.axis, dtype=dtype))
+    centre = carried[:, :3] @ torch.tensor(seam.centre, dtype=dtype) + carried[:, 3] + translation
+    axis = normalise(carried[:, :3] @ torch.tensor(seam.axis, dtype=dtype))
     along = torch.outer(axis, axis)
     # Both terms are projections, orthogonal to each other: the square root of their sum takes that of each factor.
     root = seam.radius / math.sqrt(2) * (torch.eye(3, dtype=dtype) - along) + seam.half_height * along

@@ -794,6 +794,18 @@ def test_layers_of_a_person_without_head_or_torso() -> None:
     assert (nobody == avatar.background).all()
 
 
+@pytest.mark.filterwarnings("error")
+def test_read_only_arrays_are_drawn_in_silence() -> None:
+    avatar, params = make_avatar(head_count=20, torso_count=20, size=(32, 24)), make_params()
+    records = (avatar.rig, avatar.head, avatar.head.gaussians, avatar.torso, avatar.network, avatar.seam, avatar.camera)
+    for record in (*records, params):
+        for value in vars(record).values():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
+    avatar.background.flags.writeable = False
+    assert reference.render(avatar, params).shape == (24, 32, 3)
+
+
 def test_motion_changes_the_picture_and_only_one_frame_is_taken() -> None:
     avatar = make_avatar(head_count=300, torso_count=200, size=SIZE)
     rest, moved = (reference.render(avatar, params) for params in (FlameParams.neutral(), make_params()))
