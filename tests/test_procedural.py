@@ -176,7 +176,7 @@ def test_weights_and_regressor(model):
 def test_bases_are_orthogonal_and_of_full_rank(model, name, count):
     basis = getattr(model, name).reshape(-1, count).astype(np.float64)
     norms = np.linalg.norm(basis, axis=0)
-    assert norms.min() > 1e-5
+    assert norms.min() > 5e-6  # metres over all vertices: faint, yet above float32's noise
     assert (np.diff(norms) < norms[0] * 1e-5).all()  # most important first
     gram = (basis / norms).T @ (basis / norms)
     assert np.abs(gram - np.eye(count)).max() < 2e-3
@@ -330,7 +330,7 @@ def test_expressions_go_the_right_way(model):
     corner_up = change({"mouthSmile": 1}, "dlib68", 54)
     assert corner_up[0] > 3 * MILLIMETRE
     assert corner_up[1] > 3 * MILLIMETRE
-    assert change({"mouthFrown": 1}, "dlib68", 54)[1] < -4 * MILLIMETRE
+    assert change({"mouthFrown": 1}, "dlib68", 54)[1] < -3.5 * MILLIMETRE
     assert change({"mouthPucker": 1}, "dlib68", 54)[0] < -5 * MILLIMETRE
     assert change({"mouthPucker": 1}, "dlib68", 62)[2] > 5 * MILLIMETRE
     assert change({"browInnerUp": 1}, "dlib68", 22)[1] > 4 * MILLIMETRE

@@ -173,7 +173,7 @@ def _named_fields(mesh: HeadMesh) -> dict[str, Float64]:
         + _move(s.lower_lip, _Y * 0.0008 - _Z * 0.0014)
         + to_seam * (0.20 * line * bell(s.t, 1.2))[:, None],
     )
-    both("frown", _move(s.corner, -_Y * 0.0062 + s.out * 0.001) + _move(s.around_corner, -_Y * 0.0030))  # AU15
+    both("frown", _move(s.corner, -_Y * 0.0046 + s.out * 0.001) + _move(s.around_corner, -_Y * 0.0024))  # AU15
     both("dimple", _move(s.corner, s.out * 0.0042 - _Z * 0.0036) + _move(s.around_corner, -_Z * 0.001))  # AU14
     both(
         "stretch",  # AU20
@@ -248,7 +248,7 @@ def _named_fields(mesh: HeadMesh) -> dict[str, Float64]:
     upper, lower = _lid_angles(mesh)
     for name, right in (("Left", False), ("Right", True)):
         own = (s.x < 0 if right else s.x > 0) * 1.0
-        fields["eyeSquint" + name] = _lid_rotation(mesh, right, 0.26 * upper, 0.80 * lower) + _move(  # AU7
+        fields["eyeSquint" + name] = _lid_rotation(mesh, right, 0.20 * upper, 0.62 * lower) + _move(  # AU7
             own, _move(lower_lid, _Y * 0.0009 + _Z * 0.0006) + _move(cheek, _Y * 0.0014 + _Z * 0.0007)
         )
         fields["eyeWide" + name] = _lid_rotation(mesh, right, -0.28 * upper, -0.20 * lower)  # AU5
@@ -272,7 +272,7 @@ def _pose_basis(mesh: HeadMesh) -> Float64:
         _move(hollow, -s.out * 0.0060 - _Z * 0.0010)
         + _move(s.corner, -s.out * 0.0066 + _Z * 0.0008)
         - _move(s.around_corner, s.out * 0.0044)
-        - _move(throat, _Y * 0.010 + _Z * 0.006)
+        - _move(throat, _Y * 0.004 + _Z * 0.002)
     )
     nape = np.exp(-(((s.v - [0.0, -0.10, 0.0]) / [0.04, 0.03, 0.03]) ** 2).sum(1)) * s.skin
     basis[:, :, 3 * 2 + 1] = _move(nape, -_Y * 0.006 + _Z * 0.004)
@@ -303,7 +303,7 @@ def _mouth_close(mesh: HeadMesh, weights: Float64, pose_basis: Float64) -> Float
     inner = mesh.mouth_rows[LIP_ROWS - 1]
     columns = np.arange(MOUTH_CORNER + 1)
     up, down = inner[columns], inner[len(inner) - 1 - columns]
-    share = np.array([0.5, 0.26, 0.75])  # the lower lip rises most of the way; the teeth keep the lips forward
+    share = np.array([0.5, 0.26, 0.92])  # the lower lip rises most of the way; the teeth keep the lips forward
     meet = share * posed[up] + (1.0 - share) * posed[down]
     x_of = mesh.vertices[up, 0]
     order = np.argsort(x_of)

@@ -71,23 +71,23 @@ class HeadTraits:
 
 # What the two compound traits stand for.
 _MASCULINE = {
-    "brow_ridge": 0.9,
+    "brow_ridge": 1.1,
     "brow_height": -0.55,
-    "jaw_width": 0.75,
+    "jaw_width": 0.9,
     "chin_length": 0.45,
     "chin_projection": 0.35,
     "nose_length": 0.40,
-    "nose_width": 0.40,
+    "nose_width": 0.50,
     "nose_bridge": 0.35,
     "nose_tip_up": -0.35,
     "lip_fullness": -0.65,
     "cheekbones": -0.15,
-    "eye_size": -0.35,
+    "eye_size": -0.5,
     "eye_tilt": -0.30,
     "forehead": -0.30,
-    "neck_width": 0.95,
+    "neck_width": 1.15,
     "ear_size": 0.30,
-    "size": 0.80,
+    "size": 1.1,
     "mouth_width": 0.25,
 }
 _AGED = {

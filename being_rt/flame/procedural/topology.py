@@ -164,9 +164,14 @@ def _ear_rings() -> tuple[list[Float64], Float64]:
     crest = [on_plate(k, lift) for k, lift in ((1.03, 0.0), (0.93, 0.0050))]
     inner = [on_plate(k, 0.0022) for k in (0.79, 0.64, 0.46, 0.25)]
     rows = [root]
-    for along, scale in ((0.30, 0.60), (0.68, 0.86)):
-        direct = root + (crest[0] - root) * along
-        rows.append(direct + behind[:, None] * (on_plate(scale, -0.0030) - direct))
+    root_out = surface.ear_frame(*root.T)[2]
+    edge_out = surface.ear_frame(*crest[0].T)[2]
+    for t in (0.36, 0.74):  # behind the plate where it is free, along the cheek where it grows out of it
+        b, u = root_back + t * (1.03 * back - root_back), root_up + t * (1.03 * up - root_up)
+        free = surface.ear_dish(b, u) - 0.0030
+        rows.append(
+            surface.ear_point(b, u, root_out + t * (edge_out - root_out) * (1 - behind) + behind * (free - root_out))
+        )
     rows += crest + inner
     rows[1:] = [surface.project(r, surface.head_distance, 4) for r in rows[1:]]
     return rows, surface.project(on_plate(0.0, 0.0018)[:1])
