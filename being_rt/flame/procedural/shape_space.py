@@ -124,6 +124,10 @@ class _Place:
     def mouth(self, width: float, height: float) -> Float64:
         return bell(self.ax, width) * bell(self.y - STOMION_Y, height) * smoothstep(-0.01, 0.03, self.z)
 
+    def neck(self) -> Float64:
+        """1 on the neck, less at its base, which the shoulders hold."""
+        return smoothstep(-0.070, -0.120, self.y) * (0.35 + 0.65 * smoothstep(-0.205, -0.155, self.y))
+
     def eye(self) -> Float64:
         """1 at an eye with its lids, 0 beyond the orbit."""
         return self.near_eye(0.0165, 0.0260)
@@ -197,7 +201,7 @@ _FIELDS: dict[str, Callable[[_Place], Float64]] = {
     "fullness": lambda s: (
         _move(s.patch((0.046, -0.040, 0.015), (0.024, 0.028, 0.04)), s.out * 0.0042 + _Z * 0.0016)
         + _move(s.patch((0.0, -0.098, 0.020), (0.04, 0.016, 0.03)), -_Y * 0.0030)
-        + _move(smoothstep(-0.08, -0.12, s.y), _scaled(s, np.array([0.0, 0.0, -0.060]), (0.035, 0.0, 0.035)))
+        + _move(s.neck(), _scaled(s, np.array([0.0, 0.0, -0.060]), (0.035, 0.0, 0.035)))
     ),
     "face_width": lambda s: _scaled(s, np.zeros(3), (0.026, 0.0, 0.0)) * smoothstep(-0.19, -0.10, s.y)[:, None],
     "face_length": lambda s: _scaled(s, np.array([0.0, 0.025, 0.0]), (0.0, 0.020, 0.0)),
@@ -224,9 +228,7 @@ _FIELDS: dict[str, Callable[[_Place], Float64]] = {
         (s.p - EAR * np.where(s.x >= 0, 1.0, -1.0)[:, None] ** [1, 0, 0]) * [0.05, 0.07, 0.07],
     ),
     "ear_angle": lambda s: _move(s.patch((0.086, 0.008, -0.062), (0.012, 0.032, 0.018)), s.out * 0.0030),
-    "neck_width": lambda s: _move(
-        smoothstep(-0.070, -0.120, s.y), _scaled(s, np.array([0.0, 0.0, -0.060]), (0.075, 0.0, 0.060))
-    ),
+    "neck_width": lambda s: _move(s.neck(), _scaled(s, np.array([0.0, 0.0, -0.060]), (0.075, 0.0, 0.060))),
     "neck_length": lambda s: _move(smoothstep(-0.08, -0.18, s.y), -_Y * 0.0060),
     "size": lambda s: _scaled(s, np.array([0.0, -0.10, -0.05]), (0.024, 0.024, 0.024)),
     "depth": lambda s: _scaled(s, np.array([0.0, 0.0, -0.03]), (0.0, 0.0, 0.018)),
