@@ -104,7 +104,7 @@ def build_avatar(traits: PersonTraits, spacing: float = 1.0) -> Avatar:
     field = sample_head(rig, surface)
     body = Body(rig, field, traits)
     hair = build_hair(rig, field, traits, np.random.default_rng(traits.seed * 3 + 1), body.signed_distance)
-    occluders = hair_and_head(rig, surface, hair)
+    occluders = hair_and_head(rig, field, surface, hair)
 
     def cover(points: NDArray[np.float64]) -> NDArray[np.float64]:
         return neck_opacity(points, rig)

@@ -60,7 +60,7 @@ def build_brows(
     made: list[Cloud] = []
     for side, curve in curves.items():
         rng = np.random.default_rng(traits.seed * 13 + (side > 0))
-        count = int((250 + 190 * traits.brow_density) * (0.8 + 0.4 * traits.brow_thickness) / spacing)
+        count = int((330 + 230 * traits.brow_density) * (0.8 + 0.4 * traits.brow_thickness) / spacing)
         u = rng.uniform(0.0, 1.0, count) ** 0.92
         v = rng.uniform(-1.0, 1.0, count)
         half = (
@@ -100,7 +100,7 @@ def build_brows(
             * (0.50 + 0.50 * smoothstep(0.0, 0.16, u))
             * (1.0 - 0.35 * smoothstep(0.7, 1.0, u))
         )
-        width = np.full(count, 0.000135) * rng.uniform(0.85, 1.2, count) * np.sqrt(spacing)
+        width = np.full(count, 0.000108) * rng.uniform(0.85, 1.2, count) * np.sqrt(spacing)
         made += _strand(
             root + normal * 0.0003, heading, length, width, colour, density, mesh, faces, normal, curl, "brow"
         )
@@ -122,7 +122,7 @@ def brow_shadow(points: Array, curves: dict[int, Array], traits: PersonTraits) -
             * (0.6 + 0.4 * smoothstep(0.0, 0.15, u))
         )
         cover = np.maximum(cover, inside)
-    return cover * (0.26 + 0.30 * traits.brow_density)
+    return cover * (0.36 + 0.34 * traits.brow_density)
 
 
 def build_beard(studio: Studio, mesh: Mesh, faces: NDArray[np.int64], spacing: float = 1.0) -> Cloud | None:
@@ -133,7 +133,7 @@ def build_beard(studio: Studio, mesh: Mesh, faces: NDArray[np.int64], spacing: f
     centres = studio.face_map.locate(mesh.average[mesh.faces[faces]].mean(1))
     where = faces[centres.beard > 0.02]
     grown = traits.beard > 0.02
-    distance = (0.00150 if grown else 0.00098) * spacing
+    distance = (0.00160 if grown else 0.00098) * spacing
     samples = scatter(mesh, where, np.full(len(where), distance), seed=traits.seed + 9, oversampling=4.0)
     place = studio.face_map.locate(samples.average)
     rng = np.random.default_rng(traits.seed + 19)
@@ -161,6 +161,7 @@ def build_beard(studio: Studio, mesh: Mesh, faces: NDArray[np.int64], spacing: f
     colour = develop(shade_strands(tint, heading, normal, seen, gloss=0.35))
     width = np.full(count, 0.00025 if grown else 0.00016) * np.sqrt(spacing)
     strength = np.full(count, 0.86 if grown else 0.55) * (0.55 + 0.45 * cover)
+    strength *= 0.45 + 0.55 * smoothstep(0.05, 0.55, normal[:, 2])  # no dark outline along the jaw
     curl = -0.5 * normal + 0.25 * rng.normal(size=(count, 3))
     made = _strand(
         root, heading, length, width, colour, strength, mesh, faces, normal, curl, "stubble", 2 if grown else 1

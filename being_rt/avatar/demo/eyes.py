@@ -74,7 +74,7 @@ def build_margins(mesh: Mesh, faces: NDArray[np.int64], traits: PersonTraits, sp
     samples = scatter(mesh, faces, np.full(len(faces), 0.00062 * spacing), seed=traits.seed + 6, oversampling=4.0)
     normals = smooth_normals(mesh, faces)
     normal = unit(np.einsum("nk,nkd->nd", samples.barycentric, normals[mesh.faces[samples.face]]))
-    pink = traits.skin_albedo * 0.45 + linear((210, 132, 120)) * 0.55
+    pink = traits.skin_albedo * 0.45 + linear((210, 132, 120)) * (0.55 - 0.35 * traits.skin_tone)
     colour = develop(pink * (0.34 + 0.30 * np.clip(normal[:, 1:2], 0.0, 1.0)))
     return cloud("lid", samples, normal, np.array([0.00055, 0.00055, 0.0002]) * spacing, colour, 0.95)
 
@@ -251,7 +251,7 @@ def _wet_line(
         curve = smooth_curve(rim, 72)[1:-1]
         direction = unit(curve - centre)
         along = np.gradient(curve, axis=0)
-        pink = skin * 0.45 + linear((214, 138, 126)) * 0.55
+        pink = skin * 0.45 + linear((214, 138, 126)) * (0.55 - 0.35 * traits.skin_tone)
         flesh = develop(pink * (0.95 if is_upper else 0.42))
         inward = curve - direction * 0.00055
         samples = attach(mesh, faces, inward)
@@ -299,7 +299,7 @@ def _highlights(mesh: Mesh, faces: NDArray[np.int64], centre: Array, radius: flo
     ]
     position, size, opacity, tint = [], [], [], []
     for lamp, half_width, half_height, strength, shift in (
-        (KEY, 0.00062, 0.00078, 0.97, 0.80),
+        (KEY, 0.00078, 0.00095, 0.97, 0.76),
         (FILL, 0.00050, 0.00085, 0.22, 0.90),
     ):
         half = unit(lamp.direction + np.array([0.0, 0.0, 1.0])) * [shift, shift, 1.0]
@@ -344,7 +344,7 @@ def _lashes(
     dark = np.clip(traits.brow_albedo * 0.45, 0.004, 0.06) * (1.0 - 0.6 * traits.makeup)
     colour = develop(dark * 0.7)
     for is_upper, count, longest in (
-        (True, int(70 + 40 * lush), 0.0044 + 0.0024 * lush),
+        (True, int(70 + 34 * lush), 0.0040 + 0.0020 * lush),
         (False, int(24 + 12 * lush), 0.0016 + 0.0008 * lush),
     ):
         rim = upper if is_upper else lower
@@ -354,14 +354,14 @@ def _lashes(
         index = share * (len(rim) - 1)
         root = np.stack([np.interp(index, np.arange(len(rim)), rim[:, axis]) for axis in range(3)], 1)
         outward = unit(root - centre)
-        fan = (share - 0.40) * 1.55 + 0.10 * rng.normal(size=count) + 2.4 * (tuft - share)
+        fan = (share - 0.40) * 1.55 + 0.16 * rng.normal(size=count) + 2.4 * (tuft - share)
         sideways = np.array([float(side), 0.0, 0.0])
         rise = -0.25 if is_upper else -0.55
         heading = unit(outward * 0.95 + fan[:, None] * sideways * 0.60 + np.array([0.0, rise, 0.55]))
         length = (
             longest
             * (0.50 + 0.50 * np.sin(np.clip(share * 0.95 + 0.06, 0, 1) * np.pi) ** 0.6)
-            * rng.uniform(0.62, 1.05, count)
+            * rng.uniform(0.45, 1.10, count)
         )
         length *= 0.80 + 0.35 * share
         lift = np.array([0.0, 0.36 if is_upper else -0.18, 0.0])
@@ -371,7 +371,7 @@ def _lashes(
         for piece in range(pieces):
             step = (length / pieces)[:, None] * unit(heading + lift * piece)
             middle = here + 0.5 * step
-            width = 0.000085 * (1.0 - 0.16 * piece) * (0.85 + 0.3 * lush)
+            width = 0.000072 * (1.0 - 0.16 * piece) * (0.85 + 0.3 * lush)
             scale = np.stack([length / pieces * 0.46, np.full(count, width), np.full(count, width)], 1)
             strength = (0.74 if is_upper else 0.20) * (1.0 - 0.12 * piece)
             parts.append(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from being_rt.avatar.demo.cloud import bell, nearest, smoothstep
+from being_rt.avatar.demo.cloud import bell, nearest, noise, smoothstep
 from being_rt.flame.model import FlameModel
 from being_rt.flame.procedural import surface
 
@@ -198,22 +198,20 @@ class Place:
     @cached_property
     def beard(self) -> Array:
         """Where a beard grows: moustache, chin, jaw, sideburns, upper neck."""
+        ragged = 0.0022 * noise(self.points, 0.011, 83) + 0.0010 * noise(self.points, 0.004, 84)
+        y = self.y + ragged
         cheek_line = -0.024 - 0.42 * np.clip(0.052 - self.ax, 0.0, 0.03) + 0.9 * np.clip(-self.z - 0.004, 0.0, 0.05)
-        jaw = smoothstep(0.003, -0.010, self.y - cheek_line) * smoothstep(-0.142, -0.112, self.y)
-        inside = smoothstep(0.020, 0.028, self.ax + 0.45 * np.clip(-0.052 - self.y, 0.0, 0.06))
-        chin = smoothstep(-0.0560, -0.0610, self.y)
-        soul = bell(self.ax, 0.0060) * smoothstep(-0.0545, -0.0570, self.y)
-        moustache = (
-            smoothstep(-0.0215, -0.0250, self.y) * smoothstep(0.031, 0.025, self.ax) * (self.y > MOUTH_Y - 0.004)
-        )
-        moustache *= 1.0 - 0.5 * bell(self.ax, 0.0022)
-        beside = (
-            smoothstep(0.0235, 0.0270, self.ax) * smoothstep(0.036, 0.030, self.ax) * smoothstep(-0.030, -0.036, self.y)
-        )
+        jaw = smoothstep(0.004, -0.011, y - cheek_line) * smoothstep(-0.136, -0.106, y)
+        inside = smoothstep(0.019, 0.028, self.ax + 0.45 * np.clip(-0.052 - y, 0.0, 0.06))
+        chin = smoothstep(-0.0545, -0.0620, y)
+        soul = bell(self.ax, 0.0060) * smoothstep(-0.0535, -0.0570, y) * smoothstep(-0.080, -0.070, y)
+        moustache = smoothstep(-0.0195, -0.0285, y) * smoothstep(0.032, 0.022, self.ax) * (self.y > MOUTH_Y - 0.004)
+        moustache *= 1.0 - 0.45 * bell(self.ax, 0.0022)
+        beside = smoothstep(0.0225, 0.0275, self.ax) * smoothstep(0.038, 0.030, self.ax)
+        beside *= smoothstep(-0.028, -0.038, y) * smoothstep(-0.085, -0.070, y)
         grown = np.maximum.reduce([jaw * np.maximum(inside, chin), moustache, beside, 0.8 * soul])
-        burn = (
-            smoothstep(-0.002, -0.012, self.z) * smoothstep(-0.036, -0.028, self.z) * smoothstep(0.044, 0.030, self.y)
-        )
+        burn = smoothstep(-0.016, -0.027, self.z + ragged) * smoothstep(-0.045, -0.038, self.z)
+        burn *= smoothstep(0.056, 0.044, self.y)
         grown = np.maximum(grown, burn * (self.ax > 0.055) * (self.y > -0.05))
         clear = (
             (1.0 - self.lips)

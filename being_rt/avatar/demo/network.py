@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from being_rt.avatar.avatar import CHANNELS, AnchorLatentNetwork
 from being_rt.avatar.demo import wrinkles
 from being_rt.avatar.demo.cloud import PARTS, Cloud, bell, nearest, smoothstep, triangle_frames, unit
-from being_rt.avatar.demo.features import MOUTH_Y, Place
+from being_rt.avatar.demo.features import MOUTH_HALF, MOUTH_Y, Place
 from being_rt.avatar.demo.skin import SkinSurface
 from being_rt.avatar.demo.traits import PersonTraits
 from being_rt.flame.model import ExpressionMap
@@ -193,6 +193,8 @@ def skin_bases(rig: Rig, surface: SkinSurface, place: Place, traits: PersonTrait
     corners, weight = rig.faces[surface.samples.face], surface.samples.barycentric
     neutral = surface.colour()
     bases = Bases.zeros(len(place.x))
+    near = nearest(surface.position).query(surface.position, 6)[1]
+    corner = np.exp(-(((place.ax - MOUTH_HALF) / 0.0065) ** 2) - ((place.y - MOUTH_Y) / 0.0060) ** 2) * place.front
     lined = 0.45 + 0.75 * float(np.clip((traits.age - 20.0) / 40.0, 0.0, 1.2))
     for index, latent in enumerate(LATENTS):
         posed = _posed(rig, latent)
@@ -211,7 +213,8 @@ def skin_bases(rig: Rig, surface: SkinSurface, place: Place, traits: PersonTrait
         still = np.clip(place.lips + bell(place.rim, 0.006), 0.0, 1.0)
         hollow = hollow * (1.0 - still) + still
         changed = surface.colour(bumps=change + bend, shade=hollow, lean=change)
-        delta = changed - neutral
+        # A mesh that folds at the mouth's corners has wild normals there, and single samples are noisy.
+        delta = (changed - neutral)[near].mean(1) * (1.0 - 0.85 * corner[:, None])
         blush = latent.flush * (place.cheek if latent.flush > 0 else place.lips)
         delta += neutral * blush[:, None] * np.array([-0.02, -0.34, -0.28])
         moved = smoothstep(0.0, 2e-4, np.linalg.norm(posed - rest, axis=1))

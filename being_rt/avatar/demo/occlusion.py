@@ -8,17 +8,20 @@ from numpy.typing import NDArray
 from being_rt.avatar.avatar import HeadLayer
 from being_rt.avatar.demo.cloud import rest_positions
 from being_rt.avatar.demo.lighting import Distance
+from being_rt.avatar.demo.strands import SampledField
 from being_rt.flame.rig import Rig
 
 Array = NDArray[np.float64]
 _CELL = 0.003  # metres
+_EXACT = 0.007  # metres from the skin within which the exact distance is used
 _DENSE = 0.9  # summed opacity per cell, after blurring, at which hair counts as solid
 
 
-def hair_and_head(rig: Rig, surface: Distance, hair: HeadLayer) -> Distance:
+def hair_and_head(rig: Rig, field: SampledField, surface: Distance, hair: HeadLayer) -> Distance:
     """Signed distance of head and hair together, looked up in a grid of 3 mm cells.
 
-    Hair becomes a solid where its Gaussians are dense; single strands cast no shadow.
+    ``field`` is the same head's distance on a coarser grid, good enough away from the skin, where ``surface`` is not
+    asked. Hair becomes a solid where its Gaussians are dense; single strands cast no shadow.
     """
     from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 
@@ -27,9 +30,9 @@ def hair_and_head(rig: Rig, surface: Distance, hair: HeadLayer) -> Distance:
     counts = np.ceil((vertices.max(0) + 0.05 - low) / _CELL).astype(int)
     axes = [low[axis] + _CELL * np.arange(counts[axis]) for axis in range(3)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-    values = np.empty(len(grid))
-    for start in range(0, len(grid), 200_000):
-        values[start : start + 200_000] = surface(grid[start : start + 200_000])
+    values = field.distance(grid)
+    near = np.flatnonzero(np.abs(values) < _EXACT)
+    values[near] = surface(grid[near])
     values = values.reshape(counts)
 
     place = rest_positions(rig, hair)

@@ -93,9 +93,9 @@ def sample_radius(place: Place) -> Array:
     """Wanted distance between skin samples, metres: fine where the face has edges, coarse under the hair."""
     x, y, z = place.ax, place.y, place.z
     face = smoothstep(-0.045, 0.005, z) * smoothstep(-0.110, -0.088, y) * smoothstep(0.105, 0.088, y)
-    radius = 0.0036 - 0.0021 * face
+    radius = 0.0040 - 0.0024 * face
     radius = np.minimum(
-        radius, 0.0023 + 0.05 * np.clip(-0.055 - z, 0.0, None) + 0.06 * np.clip(-0.150 - y, 0.0, 0.04)
+        radius, 0.0025 + 0.06 * np.clip(-0.045 - z, 0.0, None) + 0.06 * np.clip(-0.150 - y, 0.0, 0.04)
     )  # neck, sides
     middle = (
         np.exp(-((x / 0.046) ** 4))
@@ -103,7 +103,7 @@ def sample_radius(place: Place) -> Array:
         * smoothstep(0.092, 0.070, y)
         * smoothstep(0.0, 0.02, z)
     )
-    radius = np.minimum(radius, 0.00155 - 0.00038 * middle) * (face > 0.02) + radius * (face <= 0.02)
+    radius = np.minimum(radius, 0.00160 - 0.00040 * middle) * (face > 0.02) + radius * (face <= 0.02)
     near_nose = np.hypot(x, (y + 0.012) * 0.9)
     radius = np.minimum(radius, 0.00078 + 0.026 * np.clip(near_nose - 0.017, 0.0, None) + 0.05 * (z < 0.035))
     mouth = np.hypot(
@@ -112,7 +112,7 @@ def sample_radius(place: Place) -> Array:
     radius = np.minimum(radius, 0.00066 + 0.045 * np.clip(mouth - 0.0015, 0.0, None) + 0.05 * (z < 0.02))
     radius = np.minimum(radius, 0.00060 + 0.050 * np.clip(place.rim - 0.0035, 0.0, None))
     ear = (x > 0.062) & (np.abs(y - 0.004) < 0.042) & (z < -0.026) & (z > -0.085)
-    return np.where(ear, np.minimum(radius, 0.0018), radius)
+    return np.where(ear, np.minimum(radius, 0.0020), radius)
 
 
 def pigments(place: Place, traits: PersonTraits) -> tuple[Array, Array]:
@@ -243,7 +243,7 @@ def shade_skin(studio: Studio, samples: Samples, limit: float = 0.0022) -> SkinS
     gradient -= np.einsum("nd,nd->n", gradient, normal)[:, None] * normal
     rng = np.random.default_rng(traits.seed + 3)
     own = sample_radius(place)
-    pore = 0.020 + 0.030 * np.clip(place.nose + place.cheek + 0.6 * place.t_zone + 0.4 * place.chin, 0.0, 1.0)
+    pore = 0.015 + 0.022 * np.clip(place.nose + place.cheek + 0.6 * place.t_zone + 0.4 * place.chin, 0.0, 1.0)
     pore = pore * (1.0 - place.lips) * (0.7 + 0.3 * np.clip((traits.age - 20) / 40, 0, 1))
     bumped = unit(
         normal - gradient + (pore * np.clip(0.0014 / own, 0.3, 1.0))[:, None] * rng.normal(size=position.shape)
@@ -256,12 +256,12 @@ def shade_skin(studio: Studio, samples: Samples, limit: float = 0.0022) -> SkinS
     brow = studio.brow_shadow(samples.average)[:, None]
     pigment = albedo(place, traits) * (1.0 - brow) + traits.brow_albedo * brow
     pigment = pigment * _hollow(place, traits)[:, None] ** np.array([0.7, 1.0, 1.0])
-    pigment = pigment * (1.0 - 0.93 * smoothstep(0.35, 0.95, nostril)[:, None] * np.array([0.92, 1.0, 1.0]))
+    pigment = pigment * (1.0 - 0.84 * smoothstep(0.45, 1.0, nostril)[:, None] * np.array([0.92, 1.0, 1.0]))
     seen = Visibility(seen.ambient * (1.0 - 0.6 * nostril), seen.bent, seen.lamps * (1.0 - 0.7 * nostril[:, None]))
     oily = (0.3 + 0.7 * traits.oiliness) * place.t_zone
     lips = place.lips
     roughness = 0.47 - 0.12 * oily - (0.10 + 0.12 * traits.lip_gloss) * lips - 0.05 * bell(place.rim, 0.003)
-    broken = 1.0 + (0.28 * rng.normal(size=len(samples)) + 0.25 * noise(place.points, 0.004, 51)) * (
+    broken = 1.0 + (0.20 * rng.normal(size=len(samples)) + 0.18 * noise(place.points, 0.004, 51)) * (
         1.0 - lips
     ) * np.clip(0.0014 / own, 0.2, 1.0)
     sheen = (0.95 + 0.80 * oily + 0.40 * place.cheek + (0.5 + 0.9 * traits.lip_gloss) * lips) * np.clip(
@@ -293,7 +293,7 @@ def build_skin(studio: Studio, mesh: Mesh, faces: NDArray[np.int64], spacing: fl
     own = sample_radius(studio.face_map.locate(samples.average)) * spacing
     # Wide enough that four neighbours hide what lies behind, stretched skin included. An under-layer against pin-holes
     # does more harm: sorted by their centres, its large Gaussians come before the skin wherever it slants.
-    sigma = COVER * own
+    sigma = COVER * own * (1.0 + 0.22 * smoothstep(0.0017, 0.0022, own))
     skin = cloud(
         "skin",
         samples,

@@ -147,7 +147,7 @@ PRESETS: dict[str, PersonTraits] = {
             beard=0.7,
             beard_length=0.004,
             eye_colour=(62, 40, 26),
-            lip_colour=(128, 74, 66),
+            lip_colour=(108, 60, 54),
             lip_gloss=0.35,
             brow_thickness=0.75,
             brow_arch=0.35,
@@ -158,6 +158,7 @@ PRESETS: dict[str, PersonTraits] = {
             garment="shirt",
             garment_colour=(196, 204, 214),
             background=((112, 124, 134), (46, 54, 64)),
+            head={"nose_width": 0.8, "lip_fullness": 0.9, "nose_bridge": -0.6, "jaw_width": 0.3, "eye_size": 0.4},
         ),
         PersonTraits(
             name="mei",
@@ -182,6 +183,14 @@ PRESETS: dict[str, PersonTraits] = {
             garment_colour=(44, 46, 60),
             undershirt_colour=(230, 226, 218),
             background=((148, 140, 128), (74, 66, 60)),
+            head={
+                "eye_tilt": 0.9,
+                "eye_hooding": -0.3,
+                "nose_bridge": -1.2,
+                "face_width": 0.5,
+                "cheekbones": 0.6,
+                "lip_fullness": -0.5,
+            },
         ),
         PersonTraits(
             name="henrik",
@@ -208,6 +217,13 @@ PRESETS: dict[str, PersonTraits] = {
             garment_colour=(92, 48, 48),
             undershirt_colour=(214, 222, 230),
             background=((118, 128, 122), (50, 58, 56)),
+            head={
+                "face_length": 0.4,
+                "chin_projection": 0.4,
+                "nose_length": 0.3,
+                "eye_hooding": -0.5,
+                "lip_fullness": 0.4,
+            },
         ),
         PersonTraits(
             name="priya",
@@ -232,6 +248,14 @@ PRESETS: dict[str, PersonTraits] = {
             garment="vneck",
             garment_colour=(150, 92, 44),
             background=((138, 132, 140), (60, 54, 66)),
+            head={
+                "eye_size": 1.0,
+                "eye_tilt": 0.4,
+                "eye_hooding": -0.8,
+                "lip_fullness": -0.3,
+                "nose_length": 0.3,
+                "face_width": -0.3,
+            },
         ),
     )
 }
