@@ -442,7 +442,7 @@ def test_generation_is_deterministic_and_survives_the_cache(tmp_path, monkeypatc
         generator.generated_head.cache_clear()
     for name in generator._PARTS:
         assert np.array_equal(getattr(fresh, name), getattr(loaded, name)), name
-        assert np.array_equal(getattr(fresh, name), getattr(model, name)), name
+        assert np.abs(getattr(fresh, name) - getattr(model, name)).max() < 1e-6, name  # up to the order of BLAS' sums
     assert fresh.expression_map.names == loaded.expression_map.names
     assert np.array_equal(fresh.expression_map.matrix, loaded.expression_map.matrix)
     assert fresh.regions.keys() == loaded.regions.keys()

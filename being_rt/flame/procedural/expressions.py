@@ -203,10 +203,10 @@ def _named_fields(mesh: HeadMesh) -> dict[str, Float64]:
     chin_side = s.patch((0.014, -0.061, 0.05), (0.016, 0.012, 0.03))
     both("lowerDown", _move(s.lower_lip, -_Y * 0.0054 + _Z * 0.0008) - _move(chin_side, _Y * 0.0020))  # AU16
     chin = s.patch((0.0, -0.068, 0.05), (0.018, 0.012, 0.03))
-    fields["shrugLower"] = _move(chin, _Y * 0.0042 + _Z * 0.0018) + _move(
-        s.lower_lip, _Y * 0.0006 + _Z * 0.0030
+    fields["shrugLower"] = _move(chin, _Y * 0.0050 + _Z * 0.0022) + _move(
+        s.lower_lip, _Y * 0.0002 + _Z * 0.0036
     )  # AU17
-    fields["shrugUpper"] = _move(s.upper_lip, _Y * 0.0008 + _Z * 0.0026) + _move(beside_nose, _Y * 0.0008)
+    fields["shrugUpper"] = _move(s.upper_lip, _Y * 0.0003 + _Z * 0.0034) + _move(beside_nose, _Y * 0.0012)
     fields["lipsPart"] = _move(s.upper_lip, _Y * 0.0015) - _move(s.lower_lip, _Y * 0.0022)  # AU25
     jaw = joints.jaw_weights(mesh)
     fields["jawSide"] = _move(jaw, _X * 0.0070)
