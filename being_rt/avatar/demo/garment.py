@@ -27,7 +27,7 @@ _DEGREES = (0.0, 10.0, 22.0, 36.0, 50.0, 70.0, 95.0, 130.0, 180.0)
 NECKLINES = {
     "crew": (-0.024, -0.023, -0.018, -0.007, 0.006, 0.021, 0.028, 0.031, 0.032),
     "vneck": (-0.112, -0.086, -0.055, -0.025, 0.001, 0.021, 0.028, 0.031, 0.032),
-    "open": (-0.086, -0.058, -0.034, -0.013, 0.004, 0.019, 0.026, 0.028, 0.028),
+    "open": (-0.096, -0.072, -0.044, -0.016, 0.004, 0.019, 0.026, 0.028, 0.028),
     "closed": (-0.008, -0.008, -0.006, 0.000, 0.009, 0.021, 0.028, 0.031, 0.032),
     "jacket": (-0.235, -0.160, -0.098, -0.047, -0.004, 0.018, 0.024, 0.026, 0.028),
 }
@@ -42,6 +42,11 @@ class Cloth:
     sheen: float = 0.020  # reflectance of its highlight
     fuzz: float = 0.25  # brightening towards the outline, by fibres that stand off
     grain: float = 0.03  # spread of brightness from thread to thread
+
+
+def _crease(phase: Array) -> Array:
+    """A wave with narrow crests and wide valleys, as cloth folds, -0.4..1.1."""
+    return 1.5 * (0.5 + 0.5 * np.sin(phase)) ** 2.2 - 0.4
 
 
 class Neckline:
@@ -82,17 +87,17 @@ def dress(body: Body, traits: PersonTraits, rng: np.random.Generator) -> tuple[l
     kind = traits.garment
     if kind == "crew":
         line = Neckline(body, NECKLINES["crew"])
-        tailor.shell(line, knit, 0.0042, 0.010)
+        tailor.shell(line, knit, 0.0042, 0.0125)
         tailor.band(line, knit, 0.0042, 0.019)
         bare: Distance = line.above
     elif kind == "vneck":
         line, inner = Neckline(body, NECKLINES["vneck"]), Neckline(body, NECKLINES["crew"])
-        tailor.shell(line, knit, 0.0062, 0.010)
-        tailor.band(line, knit, 0.0062, 0.017)
+        tailor.shell(line, knit, 0.0062, 0.0115)
+        tailor.band(line, knit, 0.0062, 0.019)
         bare = line.above
         if traits.femininity < 0.5:
             vest = Cloth(under, 0.85, 0.016, 0.25, 0.02)
-            tailor.shell(inner, vest, 0.0028, 0.008, until=line)
+            tailor.shell(inner, vest, 0.0026, 0.009, until=line, drape=0.2)
             tailor.band(inner, vest, 0.0028, 0.014)
             bare = inner.above
     elif kind == "turtleneck":
@@ -123,6 +128,7 @@ class _Piece:
     hold: Array
     raised: bool  # lies on other cloth and shades it
     dim: Array  # [N] local darkening: seams, gaps between ribs
+    fade: bool = True  # seen from outside alone
 
 
 class Tailor:
@@ -147,9 +153,17 @@ class Tailor:
         bend = noise(points, 0.11, self.seed + 1)
         angle = np.arctan2(p[:, 1] + 0.165, 0.175 - ax)
         reach = np.hypot(p[:, 1] + 0.165, 0.175 - ax)
-        pit = np.sin(angle * 9.0 + 1.1 * bend + side * 0.9) * bell(reach - 0.065, 0.060) * smoothstep(-0.05, 0.0, p[:, 2])
-        pull = np.sin((0.50 * ax + p[:, 1]) * 120.0 + 1.6 * bend + side) * bell(ax - 0.110, 0.050) * bell(p[:, 1] + 0.055, 0.045)
-        sag = np.sin(p[:, 1] * 95.0 + 900.0 * ax**2 + 1.2 * bend) * bell(ax, 0.085) * smoothstep(-0.06, -0.12, p[:, 1])
+        pit = (
+            _crease(angle * 9.0 + 1.1 * bend + side * 0.9)
+            * bell(reach - 0.065, 0.060)
+            * smoothstep(-0.05, 0.0, p[:, 2])
+        )
+        pull = (
+            _crease((0.50 * ax + p[:, 1]) * 120.0 + 1.6 * bend + side)
+            * bell(ax - 0.110, 0.050)
+            * bell(p[:, 1] + 0.055, 0.045)
+        )
+        sag = _crease(p[:, 1] * 95.0 + 900.0 * ax**2 + 1.2 * bend) * bell(ax, 0.085) * smoothstep(-0.06, -0.12, p[:, 1])
         return 0.35 * slow + 0.85 * pit + 0.40 * pull + 0.35 * sag
 
     def shell(
@@ -159,21 +173,23 @@ class Tailor:
         thickness: float,
         tuck: float,
         until: Neckline | None = None,
+        drape: float = 1.0,
         height: Callable[[Array], Array] | None = None,
     ) -> None:
-        """Cloth over the body below a neckline; its edge lies ``tuck`` metres under a strip. ``until``: only above it."""
-        body, depth = self.body, 0.0030 * (0.5 + 50.0 * thickness)
+        """Cloth over the body below a neckline, its edge ``tuck`` metres under a strip; with ``until`` only above that."""
+        body, depth = self.body, 0.0030 * drape * (0.5 + 50.0 * thickness)
 
         def spacing(points: Array) -> Array:
             p = points - body.root
-            coarse = smoothstep(-0.14, -0.22, p[:, 1]) + 0.5 * smoothstep(0.0, -0.06, p[:, 2])
-            return 0.0036 * (1.0 + 0.7 * coarse)
+            coarse = 1.0 + 0.7 * smoothstep(-0.14, -0.22, p[:, 1])
+            # Finer on the crest of the shoulders: large disks would stand off it like feathers.
+            return 0.0036 * coarse * (0.55 + 0.45 * smoothstep(0.0, 0.5, body.normal(points)[:, 2]))
 
         points = scatter_on(body, thickness, body.root + LOW + 0.002, body.root + HIGH - 0.002, spacing, self.rng)
         edge = -line.above(points)
-        keep = edge > tuck * 0.55
+        keep = edge > tuck
         if until is not None:
-            keep &= until.above(points) > -0.030
+            keep &= until.above(points) > -0.016
         points, edge = points[keep], edge[keep]
 
         def surface(at: Array) -> Array:
@@ -191,19 +207,21 @@ class Tailor:
         normal = gradient_normal(points, surface, 0.0012)
         own = spacing(points)
         count = len(points)
-        grain = np.exp(cloth.grain * self.rng.normal(size=(count, 1)) + 0.02 * noise(points, 0.03, self.seed + 3)[:, None])
+        grain = np.exp(
+            cloth.grain * self.rng.normal(size=(count, 1)) + 0.02 * noise(points, 0.03, self.seed + 3)[:, None]
+        )
         scale = np.stack([0.98 * own, 0.98 * own, 0.22 * own], axis=1)
         hold = np.full(count, 0.55) + 0.35 * smoothstep(0.0, 0.05, edge)
         up = np.tile([0.1, 1.0, 0.1], (count, 1))
         self.pieces.append(_Piece(points, normal, up, scale, cloth.albedo * grain, cloth, hold, False, np.ones(count)))
         # A coarse lining plugs what gaps the cloth has.
-        lining = np.flatnonzero(self.rng.random(count) < 0.30)
+        lining = np.flatnonzero((self.rng.random(count) < 0.35) & (normal[:, 2] > 0.25))
         self.pieces.append(
             _Piece(
                 points[lining] - normal[lining] * 0.0018,
                 normal[lining],
                 up[lining],
-                scale[lining] * [2.0, 2.0, 1.0],
+                scale[lining] * [1.6, 1.6, 1.0],
                 np.tile(cloth.albedo, (len(lining), 1)),
                 cloth,
                 hold[lining],
@@ -222,6 +240,7 @@ class Tailor:
         across: float,
         dim: Array | None = None,
         hold: float = 0.5,
+        fade: bool = True,
     ) -> None:
         """Gaussians on a sheet ``nodes [U, V, 3]``, one per node; ``along``, ``across``: sigma over spacing."""
         u, v = np.gradient(nodes, axis=0), np.gradient(nodes, axis=1)
@@ -231,6 +250,8 @@ class Tailor:
         du, dv = np.linalg.norm(u, axis=2), np.linalg.norm(v, axis=2)
         du = np.minimum(du, 1.5 * np.median(du))
         count = nodes.shape[0] * nodes.shape[1]
+        dv[:, [0, -1]] *= 0.45  # crisp edges
+        du[[0, -1], :] *= 0.60
         scale = np.stack([along * du, across * dv, np.full_like(du, 0.0005)], axis=2).reshape(-1, 3)
         grain = np.exp(cloth.grain * self.rng.normal(size=(count, 1)))
         self.pieces.append(
@@ -244,21 +265,22 @@ class Tailor:
                 np.full(count, hold),
                 True,
                 np.ones(count) if dim is None else dim.reshape(-1),
+                fade,
             )
         )
 
-    def _down(self, start: Array, offset: Array, steps: int, width: Array) -> Array:
-        """Walk from a curve [U, 3] down the body, ``width`` [U] far, at heights ``offset`` [V] over it: [U, V, 3]."""
+    def _down(self, start: Array, offset: Array, share: Array, width: Array) -> Array:
+        """From a curve [U, 3] down the body to ``share`` [V] of ``width`` [U], at heights ``offset`` [V]: [U, V, 3]."""
         body = self.body
         tangent = unit(np.gradient(start, axis=0))
         for _ in range(6):  # at a sharp corner the way down turns gradually, or rows would cross
             tangent[1:-1] = unit(tangent[:-2] + tangent[1:-1] + tangent[2:])
         here, rows = start, []
-        for index in range(steps):
+        for index, step in enumerate(np.diff(share, append=share[-1])):
             normal = gradient_normal(here, body.exact_distance)
             here = here - normal * body.exact_distance(here)[:, None]
             rows.append(here + normal * offset[index])
-            here = here + unit(np.cross(tangent, normal)) * (width / (steps - 1))[:, None]
+            here = here + unit(np.cross(tangent, normal)) * (width * step)[:, None]
         return np.stack(rows, axis=1)
 
     def band(self, line: Neckline, cloth: Cloth, thickness: float, width: float) -> None:
@@ -267,11 +289,15 @@ class Tailor:
         curve, azimuth = line.at((np.arange(count) + 0.5) / count)
         forward = np.abs(azimuth) < np.radians(165)
         curve = curve[forward]
-        v = np.linspace(0.0, 1.0, rows)
-        offset = thickness + 0.0016 * np.sqrt(np.clip(1.0 - (1.0 - v / 0.35) ** 2, 0.0, 1.0)) * (v < 0.35) + 0.0016 * (v >= 0.35)
-        offset[0] = 0.0006
+        v = np.array([0.0, 0.05, 0.14, 0.27, 0.42, 0.58, 0.74, 0.89, 1.0])
+        offset = (
+            thickness
+            + 0.0016 * np.sqrt(np.clip(1.0 - (1.0 - v / 0.35) ** 2, 0.0, 1.0)) * (v < 0.35)
+            + 0.0016 * (v >= 0.35)
+        )
+        offset[0] = 0.6 * thickness
         offset[-1] = thickness + 0.0004
-        nodes = self._down(curve, offset, rows, np.full(len(curve), width))
+        nodes = self._down(curve, offset, v, np.full(len(curve), width))
         rib = np.arange(len(curve)) % 2
         dim = np.where(rib[:, None] == 0, 1.0, 0.80) * np.where(np.arange(rows)[None, :] == rows - 1, 0.62, 1.0)
         self.strip(nodes, cloth, 0.62, 0.70, dim)
@@ -313,61 +339,78 @@ class Tailor:
 
         def placket(at: Array) -> Array:
             p = at - body.root
-            inside = smoothstep(0.0006, -0.0006, np.abs(p[:, 0]) - 0.0155) * smoothstep(-0.094, -0.098, p[:, 1]) * (p[:, 2] > 0)
+            inside = (
+                smoothstep(0.0006, -0.0006, np.abs(p[:, 0]) - 0.0155)
+                * smoothstep(-0.094, -0.098, p[:, 1])
+                * (p[:, 2] > 0)
+            )
             return 0.0014 * inside - 0.0006 * bell(np.abs(p[:, 0]) - 0.0125, 0.0009) * inside
 
-        self.shell(line, cloth, 0.0036, 0.006, until, placket)
+        self.shell(line, cloth, 0.0036, 0.0125, until, 1.0 if until is None else 0.3, placket)
         # The edges of the opening.
-        count = 170
+        count = 130
         share = np.linspace(0.28, 0.72, count)
         curve, _ = line.at(share)
-        edge = self._down(curve, np.array([0.0010, 0.0052, 0.0056, 0.0056, 0.0052, 0.0042]), 6, np.full(count, 0.014))
+        edge = self._down(
+            curve,
+            np.array([0.0030, 0.0052, 0.0056, 0.0056, 0.0052, 0.0042]),
+            np.array([0.0, 0.10, 0.30, 0.55, 0.80, 1.0]),
+            np.full(count, 0.019),
+        )
         dim = np.ones((count, 6))
         dim[:, 4] = 0.86
         self.strip(edge, cloth, 0.60, 0.70, dim)
         for sign in (-1.0, 1.0):
-            self._collar(cloth, sign)
+            self._collar(cloth, sign, 0.024 if until is None else 0.008)
         for height in (-0.128, -0.205):
             if until is None or height > -0.2:
                 self._button(height, cloth)
         return line.above
 
-    def _collar(self, cloth: Cloth, sign: float) -> None:
+    def _collar(self, cloth: Cloth, sign: float, point: float) -> None:
         body = self.body
-        count = 110
+        count = 66
         u = np.linspace(0.0, 1.0, count)
-        azimuth = np.radians(16.0 + 164.0 * u)
+        azimuth = np.radians(24.0 + 156.0 * u)
         fold_height = -0.006 + 0.052 * smoothstep(0.0, 0.62, u)
         skin = body.outwards(sign * azimuth, fold_height, 0.13)
         out = unit((skin - body.axis(fold_height)) * [1.0, 0.0, 1.0])
         fold = skin + out * (0.0065 + 0.004 * smoothstep(0.25, 0.0, u))[:, None]
-        base_azimuth = np.radians(12.0 + 168.0 * u)
+        base_azimuth = np.radians(17.0 + 163.0 * u)
         base = body.outwards(sign * base_azimuth, -0.030 + 0.042 * smoothstep(0.0, 0.5, u), 0.16) + out * 0.0045
-        edge_azimuth = np.radians(34.0 + 146.0 * u)
-        edge_height = -0.062 + 0.036 * smoothstep(0.0, 0.28, u) + 0.034 * smoothstep(0.2, 0.7, u)
-        edge = body.outwards(sign * edge_azimuth, edge_height)
-        edge = edge + gradient_normal(edge, body.exact_distance) * 0.0095
-        rows = 15
-        v = np.linspace(0.0, 1.0, rows)[None, :, None]
+        # The leaf falls from the fold over the body below, longest at its point in front.
+        length = 0.034 + point * smoothstep(0.35, 0.0, u)
+        splay = 0.20 + 0.50 * smoothstep(0.6, 0.0, u)
+        front = smoothstep(0.28, 0.0, u)[:, None]
+        sideways = np.array([sign, 0.0, 0.0])
+        way = unit(out * splay[:, None] * (1 - 0.6 * front) + [0.0, -1.0, 0.0] + 0.42 * front * sideways)
+        edge = fold + way * length[:, None]
+        rows = 11
+        v = (0.5 - 0.5 * np.cos(np.pi * np.linspace(0.0, 1.0, rows)))[None, :, None]
         bulge = (np.sin(np.pi * v) * 0.0050 + np.sin(np.pi * np.minimum(v * 3.0, 1.0)) * 0.0020) * out[:, None]
         leaf = fold[:, None] * (1 - v) + edge[:, None] * v + bulge
         away = body.exact_distance(leaf.reshape(-1, 3))
         flat = leaf.reshape(-1, 3)
-        leaf = (flat + gradient_normal(flat, body.exact_distance) * np.maximum(0.0070 - away, 0.0)[:, None]).reshape(leaf.shape)
+        leaf = (flat + gradient_normal(flat, body.exact_distance) * np.maximum(0.0070 - away, 0.0)[:, None]).reshape(
+            leaf.shape
+        )
         dim = np.ones((count, rows))
         dim[:, -2] = 0.90  # stitching along the edge
         dim[1, :] = 0.90
-        self.strip(leaf, cloth, 0.62, 0.66, dim, hold=0.35)
-        stand = fold[:, None] * (1 - v[:, :8] / v[0, 7, 0]) + base[:, None] * (v[:, :8] / v[0, 7, 0])
+        self.strip(leaf, cloth, 0.62, 0.66, dim, hold=0.35, fade=False)
+        w = np.linspace(0.0, 1.0, 5)[None, :, None]
+        stand = fold[:, None] * (1 - w) + base[:, None] * w
         stand = stand - out[:, None] * 0.0022
-        self.strip(stand, cloth, 0.62, 0.72, np.full((count, 8), 0.92), hold=0.35)
+        self.strip(stand, cloth, 0.62, 0.72, np.full((count, 5), 0.92), hold=0.35, fade=False)
 
     def _button(self, height: float, cloth: Cloth) -> None:
         centre = self.body.outwards(np.zeros(1), np.array([height]))[0] + [0.0, 0.0, 0.0065]
         radius = np.sqrt((np.arange(46) + 0.5) / 46) * 0.0050
         angle = np.arange(46) * 2.39996
         points = centre + np.stack([radius * np.cos(angle), radius * np.sin(angle), 0.0006 * (radius < 0.0040)], axis=1)
-        holes = (np.hypot(np.abs(points[:, 0] - centre[0]) - 0.0011, np.abs(points[:, 1] - centre[1]) - 0.0011)) < 0.0006
+        holes = (
+            np.hypot(np.abs(points[:, 0] - centre[0]) - 0.0011, np.abs(points[:, 1] - centre[1]) - 0.0011)
+        ) < 0.0006
         tone = np.where(holes, 0.35, np.where(radius > 0.0042, 0.62, 1.0))
         count = len(points)
         self.pieces.append(
@@ -388,7 +431,7 @@ class Tailor:
         """A jacket's lapels and collar with the notch between them."""
         for sign in (-1.0, 1.0):
             # Shares of the neckline: 0.5 is the front's lowest point, 0 and 1 the nape.
-            for name, start, end, count in (("lapel", 0.502, 0.700, 130), ("collar", 0.690, 0.985, 120)):
+            for name, start, end, count in (("lapel", 0.502, 0.700, 84), ("collar", 0.690, 0.985, 70)):
                 share = np.linspace(start, end, count)
                 curve, azimuth = line.at(share if sign > 0 else 1.0 - share)
                 if sign < 0:
@@ -396,20 +439,27 @@ class Tailor:
                 t = np.linspace(0.0, 1.0, count)
                 if name == "lapel":
                     width = 0.012 + 0.058 * smoothstep(0.0, 1.0, t) ** 0.8
-                    rows = 20
+                    rows = 13
                 else:
                     width = 0.046 - 0.006 * t + 0.0 * azimuth
-                    rows = 14
+                    rows = 9
                 if sign < 0:
                     width = width[::-1]
-                v = np.linspace(0.0, 1.0, rows)
-                offset = thickness + 0.0030 + 0.0022 * np.sin(np.pi * np.minimum(1.6 * v, 1.0)) + (0.0012 if name == "collar" else 0.0)
+                v = 0.5 - 0.5 * np.cos(np.pi * np.linspace(0.0, 1.0, rows))  # rows close up at both edges
+                offset = (
+                    thickness
+                    + 0.0030
+                    + 0.0022 * np.sin(np.pi * np.minimum(1.6 * v, 1.0))
+                    + (0.0012 if name == "collar" else 0.0)
+                )
                 offset[0] = thickness - 0.0035
                 offset[1] = thickness + 0.0010
                 offset[-1] = thickness + 0.0022
-                nodes = self._down(curve, offset, rows, width)
+                nodes = self._down(curve, offset, v, width)
                 dim = np.ones((count, rows))
-                dim[:, -1] = 0.80
+                dim[:] = 1.10
+                dim[:, -2] = 1.18
+                dim[:, -1] = 0.85
                 dim[:, 0] = 0.7
                 last = -1 if sign > 0 else 0
                 if name == "lapel":
@@ -435,7 +485,9 @@ class Tailor:
             view = unit(np.array([0.0, 0.0, 1.4]) - piece.position)
             grazing = 1.0 - np.clip(np.einsum("nd,nd->n", normal, view), 0.0, 1.0)
             light *= 1.0 + piece.cloth.fuzz * (grazing**2)[:, None]
-            light += piece.cloth.sheen * specular(piece.position, normal, seen, piece.cloth.roughness) * piece.dim[:, None]
+            light += (
+                piece.cloth.sheen * specular(piece.position, normal, seen, piece.cloth.roughness) * piece.dim[:, None]
+            )
             count = len(piece.position)
             patches.append(
                 Patch(
@@ -447,6 +499,7 @@ class Tailor:
                     np.full(count, 0.975),
                     piece.hold,
                     np.zeros(count),
+                    piece.fade,
                 )
             )
         return patches

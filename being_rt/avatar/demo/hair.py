@@ -33,24 +33,24 @@ from being_rt.flame.rig import Rig
 Array = NDArray[np.float64]
 GREY = linear((196, 194, 192))  # a hair without pigment, seen among others
 
-_AZIMUTH = (0.0, 12.0, 24.0, 36.0, 46.0, 56.0, 63.0, 68.0, 73.0, 79.0, 83.0, 88.0, 98.0, 107.0, 115.0, 124.0, 140.0, 180.0)
+# Hairlines: height over azimuth. From 83 degrees on all run alike, over the ear, behind it and along the nape.
+_FRONT = (0.0, 12.0, 24.0, 36.0, 46.0, 56.0, 63.0, 68.0, 73.0, 79.0)
+_BEHIND = (83.0, 88.0, 98.0, 107.0, 115.0, 124.0, 140.0, 180.0)
+_NAPE = (0.0340, 0.0450, 0.0450, 0.0220, -0.0120, -0.0330, -0.0500, -0.0560)
+
+
+def _hairline(*front: float) -> Hairline:
+    return Hairline(_FRONT + _BEHIND, front + _NAPE)
+
+
 HAIRLINES = {
     # A man's straight front with slight corners, sideburns to the middle of the ear.
-    "masculine": Hairline(
-        _AZIMUTH,
-        (.0945, .0945, .0955, .0965, .0870, .0640, .0430, .0200, -.0020, -.0030, .0340, .0450, .0450, .0220, -.0120, -.0330, -.0500, -.0560),
-    ),
-    # Rounder and lower at the temples.
-    "feminine": Hairline(
-        _AZIMUTH,
-        (.0925, .0930, .0935, .0910, .0800, .0560, .0370, .0240, .0160, .0120, .0340, .0450, .0450, .0220, -.0120, -.0330, -.0500, -.0560),
-    ),
+    "masculine": _hairline(0.0945, 0.0945, 0.0955, 0.0965, 0.0870, 0.0640, 0.0430, 0.0200, -0.0020, -0.0030),
+    # Rounder, lower at the temples, no sideburns.
+    "feminine": _hairline(0.0925, 0.0930, 0.0935, 0.0910, 0.0800, 0.0560, 0.0370, 0.0240, 0.0160, 0.0120),
     # Deep corners on both sides of a forelock.
-    "receding": Hairline(
-        _AZIMUTH,
-        (.1010, .1020, .1100, .1190, .1130, .0820, .0520, .0240, -.0020, -.0030, .0340, .0450, .0450, .0220, -.0120, -.0330, -.0500, -.0560),
-    ),
-}  # fmt: skip
+    "receding": _hairline(0.1010, 0.1020, 0.1100, 0.1190, 0.1130, 0.0820, 0.0520, 0.0240, -0.0020, -0.0030),
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Style:
     density: Callable[[Array], Array]  # relative number of roots per area [N]
     layer: Callable[[Array], Array] = lambda place: np.zeros(len(place))  # raises strands with these roots
     segments: int = 5
-    strands: int = 2600
+    strands: int = 2000
     width: float = 0.00042
     locks: int = 300  # how many locks strands gather into
     gather: float = 0.55  # how far a strand's tip moves to its lock's guide, 0..1
@@ -75,7 +75,7 @@ class Style:
     turn_in: float = 0.0  # how much hanging tips bend towards the neck
     baby_hairs: int = 520
     fly_aways: int = 90
-    cap: int = 2000
+    cap: int = 1700
     cap_opacity: float = 0.96
     cap_lift: float = 0.25  # height of the cap over the hair's thickness
 
@@ -110,8 +110,16 @@ def _short(traits: PersonTraits, hairline: Hairline) -> Style:
         return over * top + down * (1 - top)
 
     def thickness(place: Array) -> Array:
-        height = 0.0024 + 0.0058 * smoothstep(0.025, 0.070, place[:, 1]) + 0.0085 * full * smoothstep(0.070, 0.112, place[:, 1])
-        quiff = smoothstep(0.080, 0.100, place[:, 1]) * smoothstep(0.0, 0.035, place[:, 2]) * smoothstep(part + 0.004, -0.004, place[:, 0])
+        height = (
+            0.0024
+            + 0.0058 * smoothstep(0.025, 0.070, place[:, 1])
+            + 0.0085 * full * smoothstep(0.070, 0.112, place[:, 1])
+        )
+        quiff = (
+            smoothstep(0.080, 0.100, place[:, 1])
+            * smoothstep(0.0, 0.035, place[:, 2])
+            * smoothstep(part + 0.004, -0.004, place[:, 0])
+        )
         groove = bell(_from_part(place, part), 0.009) * smoothstep(0.075, 0.095, place[:, 1])
         groove *= smoothstep(-0.075, -0.045, place[:, 2])
         return (height + 0.0085 * full * quiff) * (1 - 0.50 * groove)
@@ -160,9 +168,14 @@ def _hanging(traits: PersonTraits, hairline: Hairline) -> Style:
         return over * upright + down * (1 - upright)
 
     def thickness(place: Array) -> Array:
-        height = 0.0110 + 0.0070 * smoothstep(0.105, 0.05, place[:, 1]) + 0.004 * smoothstep(-0.03, -0.09, place[:, 2])
-        groove = smoothstep(0.018, 0.0, np.abs(_from_part(place, part))) * smoothstep(0.080, 0.100, place[:, 1])
-        return height * (1 - 0.60 * groove * smoothstep(-0.095, -0.07, place[:, 2]))
+        height = (
+            0.0115
+            + 0.0040 * min(traits.hair_wave / 0.35, 1.4)
+            + 0.0060 * smoothstep(0.085, -0.01, place[:, 1])
+            + 0.004 * smoothstep(-0.03, -0.09, place[:, 2])
+        )
+        groove = smoothstep(0.016, 0.0, np.abs(_from_part(place, part))) * smoothstep(0.080, 0.100, place[:, 1])
+        return height * (1 - 0.45 * groove * smoothstep(-0.095, -0.07, place[:, 2]))
 
     def density(place: Array) -> Array:
         # Hair from the parting lies on top of all other hair and is what one sees.
@@ -185,16 +198,16 @@ def _hanging(traits: PersonTraits, hairline: Hairline) -> Style:
         length,
         density,
         layer,
-        segments=9 if traits.hair_wave < 0.3 or short else 13,
-        strands=1400 if traits.hair_wave < 0.3 or short else 1050,
-        width=0.00062,
+        segments=15 if short else 17 if traits.hair_wave < 0.3 else 19,
+        strands=780 if short else 740 if traits.hair_wave < 0.3 else 660,
+        width=0.00072,
         locks=170,
         gather=0.50 + 0.25 * traits.hair_wave,
         stray=0.05,
         lock_turn=0.08,
         hangs=True,
         cut=Scalp.CROWN - traits.hair_length,
-        turn_in=0.9 if short else 0.25,
+        turn_in=0.9 if short else 0.10,
         baby_hairs=420,
         fly_aways=110,
     )
@@ -214,8 +227,8 @@ def _bun(traits: PersonTraits, hairline: Hairline) -> Style:
         return 1.15 * np.linalg.norm(place - knot, axis=1)
 
     return Style(
-        hairline, comb, thickness, length, _front_weighted, segments=7, strands=1500, width=0.0005, locks=240, gather=0.25,
-        stray=0.03, lock_turn=0.05, baby_hairs=700, fly_aways=80,
+        hairline, comb, thickness, length, _front_weighted, segments=8, strands=1150, width=0.0005, locks=240,
+        gather=0.25, stray=0.03, lock_turn=0.05, baby_hairs=700, fly_aways=80,
     )  # fmt: skip
 
 
@@ -229,14 +242,18 @@ def _curly(traits: PersonTraits, hairline: Hairline) -> Style:
 
     def thickness(place: Array) -> Array:
         if crop:
-            return 0.0016 + 0.0030 * smoothstep(0.020, 0.060, place[:, 1]) + (full - 0.004) * smoothstep(0.050, 0.092, place[:, 1])
+            return (
+                0.0016
+                + 0.0030 * smoothstep(0.020, 0.060, place[:, 1])
+                + (full - 0.004) * smoothstep(0.050, 0.092, place[:, 1])
+            )
         return 0.45 * full * (0.55 + 0.45 * smoothstep(0.00, 0.08, place[:, 1]))
 
     def density(place: Array) -> Array:
         return _front_weighted(place)
 
     return Style(
-        hairline, comb, thickness, lambda place: full + 0 * place[:, 0], density, strands=2500 if crop else 900,
+        hairline, comb, thickness, lambda place: full + 0 * place[:, 0], density, strands=2300 if crop else 700,
         width=0.00050, locks=900 if crop else 260, fly_aways=0, cap_opacity=0.97, cap_lift=0.55, segments=14,
     )  # fmt: skip
 
@@ -341,13 +358,12 @@ def _grow(
     scalp: Scalp, style: Style, start: Array, layer: Array, length: Array, turn: Array, body: Distance | None
 ) -> Array:
     """Nodes [N, S + 1, 3] of strands that lie along the comb field at ``layer`` of the hair's thickness."""
-    field = scalp.field
+    field = scalp.envelope if style.hangs else scalp.field
     nodes = [start]
     here = start
     heading = np.zeros_like(start)
     finer = 3 if style.hangs else 1  # steps per segment, so that long segments still follow the head's curve
-    steps = np.repeat(np.linspace(0.55, 1.25, style.segments) if style.hangs else np.ones(style.segments), finer)
-    steps = steps / steps.sum()
+    steps = np.repeat(_segment_shares(style, float(np.median(length))), finer) / finer
     share = np.cumsum(steps)
     # Hair from the front of the ears falls before the shoulders, the rest behind them.
     ahead = np.where(scalp.standard(start)[:, 2] > -0.050, 1.0, -1.0)
@@ -358,13 +374,19 @@ def _grow(
         wish = unit(wish - np.einsum("nd,nd->n", wish, normal)[:, None] * normal) + turn
         if style.hangs:
             # Once the head recedes below, gravity alone decides; at the end the tips turn in.
-            falling = (smoothstep(0.25, -0.10, normal[:, 1]) * smoothstep(0.075, 0.030, place[:, 1]))[:, None]
+            falling = (smoothstep(0.40, 0.05, normal[:, 1]) * smoothstep(0.100, 0.050, place[:, 1]))[:, None]
             inwards = -style.turn_in * smoothstep(0.02, -0.10, place[:, 1]) * np.clip(place[:, 0] / 0.03, -1, 1)
-            inwards *= smoothstep(0.055, 0.075, np.abs(place[:, 0]))
-            part = 0.42 * ahead * smoothstep(0.00, -0.06, place[:, 1]) * smoothstep(-0.26, -0.18, place[:, 1])
+            inwards *= smoothstep(0.060, 0.085, np.abs(place[:, 0]))
+            part = (
+                0.30
+                * ahead
+                * np.where(ahead > 0, smoothstep(0.030, -0.010, place[:, 2]), 1.0)
+                * smoothstep(0.00, -0.06, place[:, 1])
+                * smoothstep(-0.26, -0.18, place[:, 1])
+            )
             drop = np.stack([0.3 * turn[:, 0] + inwards, np.full(len(here), -1.0), 0.3 * turn[:, 2] + part], axis=1)
             wish = wish * (1 - falling) + drop * falling
-        keep = 0.65 if style.hangs else 0.45
+        keep = 0.50 if style.hangs else 0.45
         heading = unit(keep * heading + unit(wish)) if index else unit(wish)
         there = here + heading * (length * steps[index])[:, None]
         place = scalp.standard(there)
@@ -375,16 +397,32 @@ def _grow(
             gap = np.where(gap > 0, gap, gap * smoothstep(-0.01, 0.035, place[:, 1]))
             gap = np.clip(gap, -0.012, 0.004)
         there = there + field.normal(there) * np.clip(gap, -0.012, 0.012)[:, None]
+        if style.hangs:  # the envelope is smooth, ears are not
+            buried = np.maximum(0.0012 - scalp.field.distance(there), 0.0)
+            there = there + scalp.field.normal(there) * buried[:, None]
         if body is not None and style.hangs:
             there = _rest_on(body, there)
+            reach = np.minimum(np.abs(there[:, 0]), 0.112 + 0.06 * smoothstep(-0.09, 0.0, there[:, 1]))
+            there[:, 0] = np.sign(there[:, 0]) * reach  # shoulders carry no hair outwards
         if (index + 1) % finer == 0:
             nodes.append(there)
         here = there
     return np.stack(nodes, axis=1)
 
 
+def _segment_shares(style: Style, length: float) -> Array:
+    """Share of a strand's length in each segment. Hanging hair has short ones where it bends over the head: a long
+    Gaussian would leave the curve like a spike."""
+    if not style.hangs:
+        return np.full(style.segments, 1.0 / style.segments)
+    bent = 12
+    over_head = min(0.185 / length, 0.70)
+    falling = 1.30 ** np.arange(style.segments - bent)
+    return np.concatenate([np.full(bent, over_head / bent), (1.0 - over_head) * falling / falling.sum()])
+
+
 def _cut(nodes: Array, height: Array) -> Array:
-    """End hanging strands at a height [N] each, evenly resampled."""
+    """End hanging strands at a height [N] each; segments keep their proportions."""
     count, size, _ = nodes.shape
     below = nodes[:, :, 1] < height[:, None]
     step = np.linalg.norm(np.diff(nodes, axis=1), axis=2)
@@ -395,7 +433,7 @@ def _cut(nodes: Array, height: Array) -> Array:
     upper, lower = nodes[rows, last, 1], nodes[rows, first, 1]
     portion = np.where(below.any(axis=1), np.clip((upper - height) / np.maximum(upper - lower, 1e-9), 0.0, 1.0), 1.0)
     end = run[rows, last] + portion * (run[rows, first] - run[rows, last])
-    at = np.linspace(0.0, 1.0, size)[None, :] * np.maximum(end, 0.004)[:, None]
+    at = run / run[:, -1:] * np.maximum(end, 0.004)[:, None]
     index = np.clip((run[:, None, :] <= at[:, :, None]).sum(axis=2) - 1, 0, size - 2)
     low, high = np.take_along_axis(run, index, 1), np.take_along_axis(run, index + 1, 1)
     blend = ((at - low) / np.maximum(high - low, 1e-9))[:, :, None]
@@ -412,16 +450,21 @@ def _rest_on(body: Distance, points: Array, clearance: float = 0.004) -> Array:
         return points
     step = 0.001
     slope = [body(near + step * axis) - body(near - step * axis) for axis in np.eye(3)]
+    normal = unit(np.stack(slope, axis=1))
+    way = unit(normal * [0.05, 1.0, 1.6] + [0.0, 1e-6, 0.0])  # rather forwards or backwards than along the shoulder
+    reach = depth / np.clip(np.einsum("nd,nd->n", normal, way), 0.4, 1.0)
     points = points.copy()
-    points[low] = near + unit(np.stack(slope, axis=1)) * depth[:, None]
+    points[low] = near + way * reach[:, None]
     return points
 
 
 def _gather(nodes: Array, lock: NDArray[np.int64], guides: NDArray[np.int64], amount: Array) -> Array:
     """Pull strands to their locks' guides, more towards the tip."""
     s = np.linspace(0.0, 1.0, nodes.shape[1])
-    pull = amount[:, None] * smoothstep(0.0, 1.0, s)[None, :] ** 0.8
-    return nodes + (nodes[guides[lock]] - nodes) * pull[:, :, None]
+    way = nodes[guides[lock]] - nodes
+    together = smoothstep(0.050, 0.025, np.linalg.norm(way, axis=2))  # never through the head to its other side
+    pull = amount[:, None] * smoothstep(0.0, 1.0, s)[None, :] ** 0.8 * together
+    return nodes + way * pull[:, :, None]
 
 
 def _tresses(
@@ -439,7 +482,7 @@ def _tresses(
         triangle, start, place, depth = triangle[keep], start[keep], place[keep], depth[keep]
         count = len(start)
         layer = rng.uniform(0.35, 0.75, count) if wide else 0.45 + 0.60 * rng.random(count) ** 0.7
-        layer = np.minimum(layer + style.layer(place), 0.85 if wide else 1.15)
+        layer = np.minimum(layer + style.layer(place), 0.82 if wide else 1.05)
         edge = smoothstep(0.0, 0.010, depth)
         guides = rng.choice(count, min(style.locks, count), replace=False)
         lock = cKDTree(start[guides]).query(start + 0.002 * rng.normal(size=start.shape))[1]
@@ -455,16 +498,27 @@ def _tresses(
             nodes = _wave(nodes, lock, traits.hair_wave, rng)
         tone = np.exp(0.13 * rng.normal(size=len(guides)))[lock][:, None]
         albedo = _albedo(traits, place, rng) * tone
+        if style.hangs:
+            crossing = _crosses_throat(scalp, nodes)
+            nodes[crossing] = nodes[np.flatnonzero(~crossing)[np.arange(crossing.sum()) % (~crossing).sum()]]
         width = style.width * rng.uniform(0.8, 1.2, count) * (0.55 + 0.45 * edge) * _relative_width(style, place)
         bound = np.full(count, -1) if style.hangs else triangle
         if wide:
-            strands = Strands(nodes, bound, albedo * 0.8, width * 3.6, np.full(count, 0.92), 0.45, tip_fade=0.3)
+            fade = 0.6 if style.hangs else 0.3
+            strands = Strands(nodes, bound, albedo * 0.8, width * 3.6, np.full(count, 0.92), 0.45, tip_fade=fade)
         else:
             strands = Strands(nodes, bound, albedo, width, 0.90 * (0.6 + 0.4 * edge))
             if style.hangs:
                 strands.tip_width, strands.tip_fade = 0.65, 0.7
         parts.append(fibres(strands, scalp))
     return parts
+
+
+def _crosses_throat(scalp: Scalp, nodes: Array) -> NDArray[np.bool_]:
+    """Strands that would lie across the front of the face or neck, [N]."""
+    place = scalp.standard(nodes.reshape(-1, 3)).reshape(nodes.shape)
+    before = (np.abs(place[..., 0]) < 0.056) & (place[..., 2] > -0.045) & (place[..., 1] < 0.06)
+    return np.asarray(before.any(axis=1))
 
 
 def _wave(nodes: Array, lock: NDArray[np.int64], amount: float, rng: np.random.Generator) -> Array:
@@ -539,8 +593,22 @@ def _knot(scalp: Scalp, traits: PersonTraits, rng: np.random.Generator) -> list[
     albedo = _albedo(traits, place, rng) * np.exp(0.12 * np.sin(5 * tube))[:, None]
     bound = np.full(count, -1)
     wide = np.arange(count) % 4 == 0
-    strands = Strands(nodes[~wide], bound[~wide], albedo[~wide], np.full((~wide).sum(), 0.0006), np.full((~wide).sum(), 0.9), root_shade=0.9)  # noqa: E501
-    body = Strands(nodes[wide] * 0.9 + centre * 0.1, bound[wide], albedo[wide] * 0.7, np.full(wide.sum(), 0.0028), np.full(wide.sum(), 0.95), root_shade=0.9)  # noqa: E501
+    strands = Strands(
+        nodes[~wide],
+        bound[~wide],
+        albedo[~wide],
+        np.full((~wide).sum(), 0.0006),
+        np.full((~wide).sum(), 0.9),
+        root_shade=0.9,
+    )
+    body = Strands(
+        nodes[wide] * 0.9 + centre * 0.1,
+        bound[wide],
+        albedo[wide] * 0.7,
+        np.full(wide.sum(), 0.0028),
+        np.full(wide.sum(), 0.95),
+        root_shade=0.9,
+    )
     parts = [fibres(strands, scalp), fibres(body, scalp)]
     for part in parts:
         # Around the knot "outwards" is away from its own ring, not from the skull.
@@ -568,18 +636,24 @@ def _coils(scalp: Scalp, style: Style, traits: PersonTraits, rng: np.random.Gene
     radius = np.minimum(rng.uniform(0.0013, 0.0026, count) * (1.0 + 12.0 * thick), 0.7 * thick + 0.0006)
     top = thick * rng.uniform(0.55, 1.10, count) * (0.45 + 0.55 * edge)
     t = np.linspace(0.0, 1.0, arcs + 1)
-    angle = rng.uniform(0, 2 * np.pi, count)[:, None] + 2 * np.pi * 1.15 * t[None, :] * rng.choice([-1.0, 1.0], count)[:, None]
+    angle = (
+        rng.uniform(0, 2 * np.pi, count)[:, None]
+        + 2 * np.pi * 1.15 * t[None, :] * rng.choice([-1.0, 1.0], count)[:, None]
+    )
     rise = top[:, None] - (0.5 - t[None, :]) * np.minimum(0.004, 0.5 * thick)[:, None]
     nodes = (
         start[:, None]
         + normal[:, None] * rise[:, :, None]
-        + radius[:, None, None] * (np.cos(angle)[:, :, None] * side[:, None] + np.sin(angle)[:, :, None] * other[:, None])
+        + radius[:, None, None]
+        * (np.cos(angle)[:, :, None] * side[:, None] + np.sin(angle)[:, :, None] * other[:, None])
     )
     lift = np.maximum(0.0004 - scalp.field.distance(nodes.reshape(-1, 3)), 0.0)
     nodes = nodes + (scalp.field.normal(nodes.reshape(-1, 3)) * lift[:, None]).reshape(nodes.shape)
     albedo = _albedo(traits, place, rng)
     width = style.width * rng.uniform(0.8, 1.25, count) * _relative_width(style, place) * (0.6 + 0.4 * edge)
-    strands = Strands(nodes, triangle, albedo, width, 0.86 * (0.5 + 0.5 * edge), root_shade=0.8, tip_width=0.8, tip_fade=0.8)
+    strands = Strands(
+        nodes, triangle, albedo, width, 0.86 * (0.5 + 0.5 * edge), root_shade=0.8, tip_width=0.8, tip_fade=0.8
+    )
     return [fibres(strands, scalp)]
 
 
@@ -612,7 +686,9 @@ def _ringlets(scalp: Scalp, style: Style, traits: PersonTraits, rng: np.random.G
         turns = length / 0.021
         angle = 2 * np.pi * turns[:, None] * t + rng.uniform(0, 2 * np.pi, len(guides))[lock][:, None]
         angle = angle + 0.25 * rng.normal(size=(count, 1))
-        radius = rng.uniform(0.0032, 0.0055, count)[:, None] * smoothstep(0.0, 0.35, t)[None, :] * (0.4 if wide else 1.0)
+        radius = (
+            rng.uniform(0.0032, 0.0055, count)[:, None] * smoothstep(0.0, 0.35, t)[None, :] * (0.4 if wide else 1.0)
+        )
         nodes = path + radius[:, :, None] * (np.cos(angle)[:, :, None] * side + np.sin(angle)[:, :, None] * other)
         flat = nodes.reshape(-1, 3)
         lift = np.maximum(0.0010 - scalp.field.distance(flat), 0.0)

@@ -1,4 +1,4 @@
-"""Strands: curves of elongated Gaussians. Where the scalp is, how light falls through hair, how a curve becomes a layer.
+"""Strands: curves of elongated Gaussians. Where the scalp is, how light falls through hair, how curves become a layer.
 
 Hair styles (:mod:`being_rt.avatar.demo.hair`) are drawn in the coordinates of one standard skull, so that they fit any
 head: :class:`Scalp` maps between the two by landmarks that every FLAME-shaped rig has. Lengths are metres.
@@ -6,6 +6,7 @@ head: :class:`Scalp` maps between the two by landmarks that every FLAME-shaped r
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,8 @@ from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from being_rt.avatar.avatar import Gaussians, HeadLayer
-from being_rt.avatar.demo.cloud import nearest, quaternions, smoothstep, triangle_frames, unit
 from being_rt.avatar.demo.cloud import _thin as thin
+from being_rt.avatar.demo.cloud import nearest, quaternions, smoothstep, triangle_frames, unit
 from being_rt.avatar.demo.lighting import LAMPS, Distance, Visibility
 from being_rt.flame.rig import Rig
 
@@ -46,6 +47,13 @@ class SampledField:
         inside = np.clip(points, self.low, self.high)
         return self._look_up(self.values, inside) + np.linalg.norm(points - inside, axis=1)
 
+    def smoothed(self, radius: float) -> SampledField:
+        """The same field without details smaller than ``radius`` metres: hair does not follow an ear."""
+        other = copy(self)
+        other.values = gaussian_filter(self.values, radius / self.step)
+        other.slopes = [np.asarray(part) for part in np.gradient(other.values, self.step)]
+        return other
+
     def normal(self, points: Array) -> Array:
         """Outward direction of the envelope through each point, [N, 3]."""
         return unit(np.stack([self._look_up(part, points) for part in self.slopes], axis=1))
@@ -54,7 +62,12 @@ class SampledField:
 def sample_head(rig: Rig, surface: Distance) -> SampledField:
     """A head's distance with room around it for hair, sampled once for hair and torso (about two seconds)."""
     vertices = rig.template.astype(np.float64)
-    return SampledField(surface, vertices.min(axis=0) - [0.03, 0.03, 0.04], vertices.max(axis=0) + [0.03, 0.04, 0.03], 0.0045)
+    return SampledField(
+        surface,
+        vertices.min(axis=0) - np.array([0.03, 0.03, 0.04]),
+        vertices.max(axis=0) + np.array([0.03, 0.04, 0.03]),
+        0.0045,
+    )
 
 
 class Scalp:
@@ -70,6 +83,7 @@ class Scalp:
     def __init__(self, rig: Rig, head: SampledField) -> None:
         self.rig = rig
         self.field = head
+        self.envelope = head.smoothed(0.014)
         vertices = rig.template.astype(np.float64)
         self.vertices = vertices
         eye = rig.joint_rest[3:5].astype(np.float64).mean(axis=0)
@@ -114,9 +128,7 @@ class Scalp:
         y = self._y_eye + (points[:, 1] - self.EYE) / self._y_scale
         return np.stack([points[:, 0] / self._x_scale, y, z], axis=1)
 
-    def roots(
-        self, inside: Array, density: Array, count: int, rng: np.random.Generator
-    ) -> tuple[Index, Array, Array]:
+    def roots(self, inside: Array, density: Array, count: int, rng: np.random.Generator) -> tuple[Index, Array, Array]:
         """About ``count`` evenly spread points on the triangles where ``inside`` [F] > 0.
 
         ``density`` [F] is relative. Returns triangle [N], barycentrics [N, 3] and position [N, 3].
@@ -129,12 +141,12 @@ class Scalp:
         first[fold], second[fold] = 1 - first[fold], 1 - second[fold]
         weights = np.stack([1 - first - second, first, second], axis=1)
         points = np.einsum("nk,nkd->nd", weights, self._corners[pick])
-        radius = np.sqrt(mass.sum() / (count * 0.90)) / np.sqrt(density[pick])
+        radius = np.sqrt(0.66 * mass.sum() / count) / np.sqrt(density[pick])  # random disks fill about two thirds
         keep = thin(points, radius, rng)
         return pick[keep], weights[keep], points[keep]
 
     def steady_triangle(self, points: Array) -> Index:
-        """The nearest triangle to each point [N] that neither expressions nor the neck's bend move against the skull."""
+        """Nearest triangle to each point [N] that neither expressions nor the neck's bend move against the skull."""
         return self._steady[self._steady_tree.query(points)[1]]
 
     def triangle_centres(self) -> Array:
@@ -205,7 +217,7 @@ class Fibres:
         return Fibres(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def fibres(strands: Strands, scalp: Scalp, overlap: float = 0.52) -> Fibres:
+def fibres(strands: Strands, scalp: Scalp, overlap: float = 0.46) -> Fibres:
     """One Gaussian per segment; ``overlap`` is its deviation along the strand over the segment's length."""
     count, segments = strands.nodes.shape[0], strands.nodes.shape[1] - 1
     step = np.diff(strands.nodes, axis=1)
@@ -214,7 +226,9 @@ def fibres(strands: Strands, scalp: Scalp, overlap: float = 0.52) -> Fibres:
     centre = 0.5 * (strands.nodes[:, 1:] + strands.nodes[:, :-1])
     s = (np.arange(segments) + 0.5) / segments
     width = strands.width[:, None] * (1.0 - (1.0 - strands.tip_width) * np.clip(s / 0.9, 0, 1) ** 3)
-    fade = (1.0 - (1.0 - strands.tip_fade) * s**3) * (strands.root_fade + (1 - strands.root_fade) * smoothstep(0.0, 0.3, s))
+    fade = (1.0 - (1.0 - strands.tip_fade) * s**3) * (
+        strands.root_fade + (1 - strands.root_fade) * smoothstep(0.0, 0.3, s)
+    )
     shade = strands.root_shade + (1.0 - strands.root_shade) * smoothstep(0.0, 0.4, s)
     flat = centre.reshape(-1, 3)
     normal = scalp.field.normal(flat)
@@ -267,7 +281,9 @@ def light_through(hair: Fibres, scalp: Scalp, strength: float = 1.0, cell: float
             step *= 1.18
         return np.exp(-0.55 * strength * depth) * blocked
 
-    lamps = np.stack([march(hair.centre, np.tile(lamp.direction, (len(hair.centre), 1)), 0.09, 0.003) for lamp in LAMPS], 1)
+    lamps = np.stack(
+        [march(hair.centre, np.tile(lamp.direction, (len(hair.centre), 1)), 0.09, 0.003) for lamp in LAMPS], 1
+    )
     outward = hair.normal
     side = unit(np.cross(outward, [0.21, 0.93, 0.3]))
     other = np.cross(outward, side)

@@ -6,13 +6,14 @@ volumes of human proportions. :mod:`being_rt.avatar.demo.garment` dresses it. Me
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.avatar.avatar import HeadLayer, Seam, TorsoLayer
-from being_rt.avatar.demo.cloud import bell, nearest, smoothstep, unit
+from being_rt.avatar.demo.cloud import nearest, smoothstep, unit
 from being_rt.avatar.demo.features import FaceMap
 from being_rt.avatar.demo.lighting import Distance, develop, diffuse, specular, visibility
 from being_rt.avatar.demo.skin import EXPOSURE, albedo
@@ -69,6 +70,10 @@ class Body:
         """Signed distance of body and neck, sampled every 5 mm; good for hair, shadows and first guesses, [N]."""
         return self._field.distance(points)
 
+    def normal(self, points: Array) -> Array:
+        """Outward direction, from the samples, [N, 3]."""
+        return self._field.normal(points)
+
     def _exact(self, points: Array) -> Array:
         p = points - self.root + REFERENCE_ROOT
         p = np.stack([np.sqrt(p[:, 0] ** 2 + 0.012**2) - 0.002, p[:, 1], p[:, 2]], axis=1)  # no crease on the midline
@@ -94,16 +99,18 @@ class Body:
         return self._exact(points)
 
     def outwards(self, azimuth: Array, height: Array, reach: float = 0.30) -> Array:
-        """The body's outermost point at an azimuth about the neck's axis (0 front, towards +x) and height over the
-        global joint, [N, 3]."""
+        """Where the body ends at an azimuth about the neck's axis (0 front, towards +x), [N, 3].
+
+        ``height`` is over the global joint.
+        """
         direction = np.stack([np.sin(azimuth), np.zeros_like(azimuth), np.cos(azimuth)], axis=1)
         start = self.axis(height)
-        low, high = np.full(len(azimuth), 0.01), np.full(len(azimuth), reach)
-        walked = np.full(len(azimuth), 0.01)
-        for step in np.linspace(0.01, reach, 40):
-            inside = self.signed_distance(start + direction * step) < 0
-            walked = np.where(inside, step, walked)
-        low, high = walked, walked + reach / 38
+        low = np.full(len(azimuth), 0.01)
+        within = np.ones(len(azimuth), bool)
+        for step in np.linspace(0.01, reach, 60):
+            within &= self.signed_distance(start + direction * step) < 0
+            low = np.where(within, step, low)
+        high = low + reach / 58
         for _ in range(12):
             middle = 0.5 * (low + high)
             inside = self._exact(start + direction * middle[:, None]) < 0
@@ -144,10 +151,17 @@ class Patch:
     fade: bool = True
 
 
-def scatter_on(body: Body, offset: float, low: Array, high: Array, spacing: Array | float, rng: np.random.Generator) -> Array:
+def scatter_on(
+    body: Body,
+    offset: float,
+    low: Array,
+    high: Array,
+    spacing: Callable[[Array], Array] | float,
+    rng: np.random.Generator,
+) -> Array:
     """Points of the body's surface moved out by ``offset``, evenly spread, those that a viewer in front can see.
 
-    ``spacing`` is a function of points -> [N] or a constant, metres between neighbours.
+    ``spacing``: metres between neighbours, or a function of points that gives it.
     """
     cell = 0.006
     counts = np.ceil((high - low) / cell).astype(int)
@@ -157,9 +171,9 @@ def scatter_on(body: Body, offset: float, low: Array, high: Array, spacing: Arra
     points = np.repeat(near, 6, axis=0) + rng.uniform(-0.5, 0.5, (6 * len(near), 3)) * cell
     for _ in range(2):
         away = body.signed_distance(points) - offset
-        points = points - body._field.normal(points) * np.clip(away, -0.006, 0.006)[:, None]
-    normal = body._field.normal(points)
-    points = points[(normal[:, 2] > -0.40) & (points > low).all(axis=1) & (points < high).all(axis=1)]
+        points = points - body.normal(points) * np.clip(away, -0.006, 0.006)[:, None]
+    normal = body.normal(points)
+    points = points[(normal[:, 2] > -0.30) & (points > low).all(axis=1) & (points < high).all(axis=1)]
     radius = spacing(points) if callable(spacing) else np.full(len(points), spacing)
     return points[thin(points, radius, rng)]
 
@@ -206,7 +220,7 @@ def build_torso(
 
 
 def _skin(body: Body, bare: Distance, face_map: FaceMap, traits: PersonTraits, rng: np.random.Generator) -> Patch:
-    low, high = body.root + [-0.15, -0.20, -0.10], body.root + [0.15, 0.082, 0.17]
+    low, high = body.root - np.array([0.15, 0.20, 0.10]), body.root + np.array([0.15, 0.082, 0.17])
     points = scatter_on(body, 0.0, low, high, SKIN_SPACING, rng)
     points = points[bare(points) > -0.010]
     normal = gradient_normal(points, body.exact_distance)
@@ -214,7 +228,7 @@ def _skin(body: Body, bare: Distance, face_map: FaceMap, traits: PersonTraits, r
     seen = visibility(points + normal * 6e-4, normal, body.signed_distance)
     near = nearest(points).query(points, 7)[1]
     seen.ambient[:], seen.lamps[:] = seen.ambient[near].mean(axis=1), seen.lamps[near].mean(axis=1)
-    pigment = albedo(face_map.locate(points), traits)
+    pigment = albedo(face_map.locate(points), replace(traits, stubble=0.0))
     light = diffuse(normal, seen, 0.75, unit(normal[near].mean(axis=1)))
     colour = develop(pigment * light + 0.028 * 0.62 * specular(points, normal, seen, 0.50), EXPOSURE)
     height = points[:, 1] - body.root[1]
@@ -249,7 +263,10 @@ def _core(body: Body, traits: PersonTraits, rng: np.random.Generator) -> Patch:
 
 def _weights(points: Array, hold: Array, rig: Rig, body: Body) -> Array:
     """Root, global and neck shares, [N, 3]: skin at the neck moves as the head's own skin does there."""
-    low = np.flatnonzero((rig.template[:, 1] < body.root[1] + 0.12) & (np.abs(body.neck_distance(rig.template.astype(np.float64))) < 0.004))
+    low = np.flatnonzero(
+        (rig.template[:, 1] < body.root[1] + 0.12)
+        & (np.abs(body.neck_distance(rig.template.astype(np.float64))) < 0.004)
+    )
     distance, index = nearest(rig.template[low].astype(np.float64)).query(points, 4)
     share = 1.0 / np.maximum(distance, 1e-4) ** 2
     share /= share.sum(axis=1, keepdims=True)
