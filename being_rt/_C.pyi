@@ -1,4 +1,4 @@
-"""Native core. Arrays are C-contiguous NumPy arrays; shapes in brackets; a wrong shape or dtype raises ``ValueError``."""
+"""Native core. Arrays are C-contiguous NumPy arrays, shapes in brackets; what does not fit: ``InvalidParameterError``."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
 
 cuda_built: bool  # whether a CUDA renderer is in this build
+compiler: str  # that this build was made with, and its version
 
 def skin(
     template: Float32,  # [V, 3] with identity

@@ -34,8 +34,8 @@ class Layers(NamedTuple):
 class Renderer:
     """Draws one avatar at one size; keep it, and call :meth:`render` for every frame.
 
-    The same parameters give the same picture, byte for byte, whatever the number of threads and whatever was drawn before.
-    Methods come from Kerbl et al., "3D Gaussian splatting for real-time radiance field rendering", 2023, and the papers
+    The same parameters give the same picture, byte for byte, whatever the number of threads and whatever was drawn
+    before. Methods come from Kerbl et al., "3D Gaussian splatting for real-time radiance field rendering", 2023, and the papers
     that the native code names; :mod:`being_rt.reference` is the readable twin. One instance is used by one thread at a
     time; it lets go of Python's interpreter lock while it draws.
 
@@ -45,8 +45,8 @@ class Renderer:
         device: "cpu". "cuda" needs a build that has the CUDA renderer.
         threads: how many draw together; None: one per core.
         camera: instead of the avatar's own; rescaled to ``size`` by :func:`resize_camera`.
-        background: None (the avatar's own picture), an RGB colour of floats 0..1, a picture uint8 [H, W, 3] (resized), or
-            "transparent" (black where the format has no alpha).
+        background: None (the avatar's own picture), an RGB colour of floats 0..1, a picture uint8 [H, W, 3] (resized),
+            or "transparent" (black where the format has no alpha).
 
     Raises:
         InvalidParameterError: a size, camera, background or avatar that cannot be drawn.
@@ -155,8 +155,8 @@ class Renderer:
             self._set_camera(camera)
         if out is None:
             out = np.empty(_shape(format, self.size), np.uint8)
-        values = [getattr(params, name) for name in PARAMETERS]
-        self._engine.render(*values, out=out, format=format, alpha=alpha, depth=depth)
+        values: dict[str, Any] = {name: getattr(params, name) for name in PARAMETERS}
+        self._engine.render(**values, out=out, format=format, alpha=alpha, depth=depth)
         return out
 
     def _set_camera(self, camera: Camera) -> None:

@@ -364,7 +364,7 @@ class PyEngine {
             conic.mutable_at(i, 0) = v[kConicA] * -1.38629436f;
             conic.mutable_at(i, 1) = v[kConicB] * -0.69314718f;
             conic.mutable_at(i, 2) = v[kConicC] * -1.38629436f;
-            opacity.mutable_at(i) = all[size_t(i)].visible ? std::exp2(v[kLogOpacity]) : 0.0f;
+            opacity.mutable_at(i) = all[size_t(i)].visible ? std::exp2(v[kLogOpacity] - config::kOpacityBias) : 0.0f;
             for (int k = 0; k < 3; ++k) colour.mutable_at(i, k) = v[kRed + k];
             depth.mutable_at(i) = v[kDepth];
         }

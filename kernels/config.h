@@ -29,12 +29,16 @@ constexpr int kCondition = 138;
 constexpr int kTile = 8;
 // 32x32 pixels: 4x4 tiles, one per lane of the exact test; a third of the list entries of binning 8x8 tiles.
 constexpr int kMacroTile = 32;
+// Empty macro tiles in a row that are filled with background together: rows of 1.5 KB, which the hardware prefetches.
+constexpr int kEmptyRun = 16;
 // Splats that a macro tile gathers at once: 32 KiB of records, which stay in the first- and second-level cache, and
 // after which tiles that are already opaque drop out.
 constexpr int kBatch = 512;
 // Blocks of Gaussians that a thread takes at a time: long enough that the shared counter is cold, short enough that
 // threads end together.
 constexpr int kBlocksPerChunk = 32;
+// Added to the log2 of opacities in splat records; see rasterize.cpp.
+constexpr float kOpacityBias = 100.0f;
 // Digit of the depth sort: two passes give 22 bits, one for the layer and 21 for the depth, 0.5 micrometres over a
 // head.
 constexpr int kSortBits = 11;

@@ -119,7 +119,7 @@ enum SplatRow {
     kConicA,
     kConicB,
     kConicC,      // exponent in base 2, see Conic
-    kLogOpacity,  // log2
+    kLogOpacity,  // log2, plus kOpacityBias
     kRed,
     kGreen,
     kBlue,
@@ -179,23 +179,31 @@ struct SortStage {
     const uint32_t* id;
     uint32_t* histogram;  // [2][workers][1 << kSortBits]
     uint64_t* halfway;    // key << 32 | id, sorted by the low digit
-    uint32_t* order;      // out [visible] ids
+    const uint32_t* box;  // by id
+    uint64_t* order;      // out [visible] box << 32 | id
     int visible;          // set by the engine from chunk_count
 };
 
 struct BinStage {
     int columns, rows;  // macro tiles
     int visible;
-    const uint32_t* order;
-    const uint32_t* box;
-    uint32_t* histogram;  // [workers][columns * rows]
-    uint32_t* begin;      // out [columns * rows + 1]
-    uint32_t* list;       // out, ids by macro tile, in order
+    const uint64_t* order;  // box << 32 | id
+    uint32_t* histogram;    // [workers][histogram_stride]
+    int histogram_stride;   // columns * rows, three spare counters, and a cache line between workers
+    uint32_t* begin;        // out [columns * rows + 1]
+    uint32_t* list;         // out, ids by macro tile, in order
 };
 
 // ---------------------------------------------------------------- rasterize and composite
 
 enum class Format { kRgb, kRgba, kNv12 };
+
+// What a worker takes at a time: a macro tile that some splat touches, or a run of `count` in a row that none does.
+struct TileJob {
+    int32_t first;
+    int16_t count;
+    bool empty;
+};
 
 struct RasterizeStage {
     int width, height, columns, rows;
@@ -205,7 +213,9 @@ struct RasterizeStage {
     uint32_t torso_begin;  // ids from here on are of the torso's layer
     float inverse_softness;
     SeamEllipse seam;
-    std::atomic<int>* next_tile;
+    const TileJob* jobs;
+    int job_count;
+    std::atomic<int>* next_job;
     const uint8_t* background;  // [rows * 32][columns * 32][4] RGBX, padded to whole macro tiles; null: black
     const uint8_t* plate;       // the background in the output's format and size
     Format format;

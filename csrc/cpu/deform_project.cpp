@@ -98,6 +98,7 @@ BEING_INLINE Floats offset(const Half* basis, int rank, int channel, const Float
     Floats even = base, odd = 0.0f;
     int k = 0;
     for (; k + 1 < rank; k += 2) {
+        prefetch(b + config::kChannels * rank * kLanes + k * kLanes);  // the next block's
         even = fused(Floats::load_half(b + k * kLanes), z[k], even);
         odd = fused(Floats::load_half(b + (k + 1) * kLanes), z[k + 1], odd);
     }
@@ -209,7 +210,7 @@ int project(const DeformStage& s, int block, int layer, const Gaussian& g, const
                             conic.a,
                             conic.b,
                             conic.c,
-                            log_opacity,
+                            log_opacity + Floats(config::kOpacityBias),
                             channel(g.colour.x),
                             channel(g.colour.y),
                             channel(g.colour.z),

@@ -7,9 +7,13 @@
 
 namespace being::cpu::BEING_ISA {
 
-// 0..1 to the nearest of 0..255.
+// 0 or more to the nearest of 0..255. Nothing that is blended is negative; rounding may leave it above 1.
 BEING_INLINE Ints to_byte(const Floats& x) {
-    return nearest(clamp(x, Floats(0.0f), Floats(1.0f)) * Floats(255.0f));
+    return nearest(smaller(x * Floats(255.0f), Floats(255.0f)));
+}
+
+BEING_INLINE Ints pack_rgb(const Vector3<Floats>& c) {
+    return to_byte(c.x) | shift_left<8>(to_byte(c.y)) | shift_left<16>(to_byte(c.z));
 }
 
 BEING_INLINE Vector3<Floats> unpack_rgb(const Ints& rgbx) {

@@ -23,9 +23,10 @@ constexpr int kTile = config::kTile, kMacro = config::kMacroTile, kVectors = kTi
 constexpr int kTilesAcross = kMacro / kTile, kTiles = kTilesAcross * kTilesAcross, kBatch = config::kBatch;
 static_assert(kTiles == kLanes && kTile == 8 && kVectors == 4, "one lane per tile, two rows of a tile per vector");
 
-// Weights carry a factor 2^100 so that none on the way down a column underflows that a later row needs: the dilation of
-// 0.3 px^2 bounds how fast an exponent can rise over a tile (at most 2^147). Transmittance carries its inverse.
-constexpr float kBias = 100.0f;
+// Weights carry a factor 2^kOpacityBias (it is part of a record's log opacity) so that none on the way down a column
+// underflows that a later row needs: the dilation of 0.3 px^2 bounds how fast an exponent can rise over a tile (at most
+// 2^147). Transmittance carries its inverse.
+static_assert(config::kOpacityBias == 100.0f, "the powers of two below");
 constexpr float kBiasFactor = 1.2676506e30f, kBiasInverse = 7.8886091e-31f;
 
 // What blending leaves of a layer in a tile.
@@ -61,7 +62,7 @@ int gather(const float* splats, const uint32_t* ids, int first, int last, const 
     alignas(64) static constexpr float kTileY[kLanes] = {0, 0, 0, 0, 8, 8, 8, 8, 16, 16, 16, 16, 24, 24, 24, 24};
     const Floats left = Floats::load(kTileX) + Floats(macro.x + 0.5f),
                  top = Floats::load(kTileY) + Floats(macro.y + 0.5f);
-    const Floats span = float(kTile - 1), cutoff = config::kLog2AlphaCutoff;
+    const Floats span = float(kTile - 1), cutoff = config::kLog2AlphaCutoff + config::kOpacityBias;
     int n = count, i = first;
     for (; i < last && n < capacity; ++i) {
         if (i + 12 < last) prefetch(splats + size_t(ids[i + 12]) * kSplatRows);
@@ -109,35 +110,33 @@ BEING_INLINE void blend(const float* splats, const uint16_t* list, int count, fl
         b[v] = state.blue[v];
         if (kDepthToo) z[v] = state.depth[v];
     }
-    for (int i = 0; i < count;) {
-        for (const int pause = i + 8 < count ? i + 8 : count; i < pause; ++i) {
-            const float* p = splats + list[i] * kSplatRows;
-            const Floats dx = px - Floats(p[kCentreX]), dy = py - Floats(p[kCentreY]);
-            const Floats exponent = fused(dx, fused(Floats(p[kConicA]), dx, Floats(p[kConicB]) * dy),
-                                          fused(Floats(p[kConicC]) * dy, dy, Floats(p[kLogOpacity])));
-            // Two rows further down: exponent + 2 b dx + 4 c (dy + 1), and again with 8 c added to that step.
-            const Floats step = fused(Floats(p[kTwoB]), dx, Floats(p[kFourC]) * (dy + Floats(1.0f)));
-            Floats alpha = power_of_two_fast<true>(exponent + Floats(kBias));
-            Floats ratio = power_of_two_fast<true>(step);
-            const Floats ratio_ratio = p[kRowRatio], red = p[kRed], green = p[kGreen], blue = p[kBlue];
-            const Floats depth = kDepthToo ? p[kDepth] : 0.0f;
+    for (int i = 0; i < count; ++i) {
+        const float* p = splats + list[i] * kSplatRows;
+        const Floats dx = px - Floats(p[kCentreX]), dy = py - Floats(p[kCentreY]);
+        const Floats exponent = fused(dx, fused(Floats(p[kConicA]), dx, Floats(p[kConicB]) * dy),
+                                      fused(Floats(p[kConicC]) * dy, dy, Floats(p[kLogOpacity])));
+        // Two rows further down: exponent + 2 b dx + 4 c (dy + 1), and again with 8 c added to that step.
+        const Floats step = fused(Floats(p[kTwoB]), dx, fused(Floats(p[kFourC]), dy, Floats(p[kFourC])));
+        Floats alpha = power_of_two_fast<true>(exponent);
+        Floats ratio = power_of_two_fast<true>(step);
+        const Floats ratio_ratio = p[kRowRatio], red = p[kRed], green = p[kGreen], blue = p[kBlue];
+        const Floats depth = kDepthToo ? p[kDepth] : 0.0f;
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC unroll 4
 #endif
-            for (int v = 0; v < kVectors; ++v) {
-                const Floats weight = keep(alpha >= cutoff, alpha * t[v]);
-                t[v] = fused_negative(weight, unbias, t[v]);
-                r[v] = fused(weight, red, r[v]);
-                g[v] = fused(weight, green, g[v]);
-                b[v] = fused(weight, blue, b[v]);
-                if (kDepthToo) z[v] = fused(weight, depth, z[v]);
-                if (v + 1 < kVectors) {
-                    alpha = alpha * ratio;
-                    ratio = ratio * ratio_ratio;
-                }
+        for (int v = 0; v < kVectors; ++v) {
+            const Floats weight = keep(alpha >= cutoff, alpha * t[v]);
+            t[v] = fused_negative(weight, unbias, t[v]);
+            r[v] = fused(weight, red, r[v]);
+            g[v] = fused(weight, green, g[v]);
+            b[v] = fused(weight, blue, b[v]);
+            if (kDepthToo) z[v] = fused(weight, depth, z[v]);
+            if (v + 1 < kVectors) {
+                alpha = alpha * ratio;
+                ratio = ratio * ratio_ratio;
             }
         }
-        if (!any(larger(larger(t[0], t[1]), larger(t[2], t[3])) >= stop)) break;
+        if (i % 8 == 7 && !any(larger(larger(t[0], t[1]), larger(t[2], t[3])) >= stop)) break;
     }
     for (int v = 0; v < kVectors; ++v) {
         state.transmittance[v] = t[v];
@@ -154,9 +153,14 @@ bool finished(const TileState& state) {
     return !any(most >= Floats(kBiasInverse * config::kTransmittanceStop));
 }
 
+Pixel<Floats> pixel_of(const TileState& state, int v) {
+    const Floats alpha = fused_negative(state.transmittance[v], Floats(kBiasFactor), Floats(1.0f));
+    return {{state.red[v], state.green[v], state.blue[v]}, alpha, state.depth[v]};
+}
+
 LayerPixel<Floats> layer_pixel(const TileState& state, int v) {
-    const Floats alpha = Floats(1.0f) - state.transmittance[v] * Floats(kBiasFactor);
-    return {{state.red[v], state.green[v], state.blue[v]}, alpha, state.depth[v] / larger(alpha, Floats(1e-9f))};
+    const Pixel<Floats> pixel = pixel_of(state, v);
+    return {pixel.colour, pixel.alpha, pixel.weighted_depth / larger(pixel.alpha, Floats(1e-9f))};
 }
 
 // ---------------------------------------------------------------- composite
@@ -182,7 +186,16 @@ Target target_at(const RasterizeStage& s, uint8_t* pixels, int x, int y) {
             s.width};
 }
 
+template <size_t kBytes>
+void copy_rows_of(uint8_t* to, ptrdiff_t to_stride, const uint8_t* from, ptrdiff_t from_stride, int rows) {
+    for (int y = 0; y < rows; ++y) std::memcpy(to + y * to_stride, from + y * from_stride, kBytes);
+}
+
+// Rows of whole tiles have one of a few lengths, for which the copy is a few moves in place of a call.
 void copy_rows(uint8_t* to, ptrdiff_t to_stride, const uint8_t* from, ptrdiff_t from_stride, size_t bytes, int rows) {
+    if (bytes == kTile * 3) return copy_rows_of<kTile * 3>(to, to_stride, from, from_stride, rows);
+    if (bytes == kTile * 4) return copy_rows_of<kTile * 4>(to, to_stride, from, from_stride, rows);
+    if (bytes == kTile) return copy_rows_of<kTile>(to, to_stride, from, from_stride, rows);
     for (int y = 0; y < rows; ++y) std::memcpy(to + y * to_stride, from + y * from_stride, bytes);
 }
 
@@ -213,7 +226,7 @@ void composite_tile(const RasterizeStage& s, const TileState* head, const TileSt
             const LayerPixel<Floats> h = layer_pixel(*head, v), t = layer_pixel(*torso, v);
             pixel = composite_layers(h, t, head_in_front(h, t, Floats(s.inverse_softness)));
         } else {
-            pixel = single_layer(layer_pixel(head ? *head : *torso, v));
+            pixel = pixel_of(head ? *head : *torso, v);
         }
         if (near_seam)
             pixel = fill_holes(pixel, s.seam, Floats::load(kX) + Floats(fx), Floats::load(kY) + Floats(fy + 2 * v));
@@ -222,21 +235,16 @@ void composite_tile(const RasterizeStage& s, const TileState* head, const TileSt
         if (s.format == Format::kRgba) {
             const Floats straight = Floats(1.0f) / larger(pixel.alpha, Floats(1e-9f));
             const Vector3<Floats> c = pixel.colour * straight;
-            store_rgba(to_byte(c.x) | shift_left<8>(to_byte(c.y)) | shift_left<16>(to_byte(c.z)) |
-                           shift_left<24>(to_byte(pixel.alpha)),
-                       row0, row1);
+            store_rgba(pack_rgb(c) | shift_left<24>(to_byte(pixel.alpha)), row0, row1);
         } else {
             Vector3<Floats> rgb = pixel.colour;
-            if (s.background) {
+            if (s.background && any(pixel.alpha < Floats(1.0f - config::kTransmittanceStop))) {
                 const size_t stride = size_t(s.columns) * kMacro * 4;
                 const uint8_t* plate = s.background + size_t(y + 2 * v) * stride + size_t(x) * 4;
-                alignas(64) uint8_t rgbx[64];
-                std::memcpy(rgbx, plate, 32);
-                std::memcpy(rgbx + 32, plate + stride, 32);
-                rgb = over_background(pixel, unpack_rgb(Ints::load(rgbx)));
+                rgb = over_background(pixel, unpack_rgb(Ints::load_halves(plate, plate + stride)));
             }
             if (s.format == Format::kRgb)
-                store_rgb(to_byte(rgb.x) | shift_left<8>(to_byte(rgb.y)) | shift_left<16>(to_byte(rgb.z)), row0, row1);
+                store_rgb(pack_rgb(rgb), row0, row1);
             else
                 store_nv12(rgb, row0, row1, to.chroma + v * to.stride);
         }
@@ -278,11 +286,6 @@ void rasterize_macro_tile(const RasterizeStage& s, int index, Scratch& scratch) 
     const int x0 = index % s.columns * kMacro, y0 = index / s.columns * kMacro;
     const uint32_t* ids = s.list + s.begin[index];
     const int count = int(s.begin[index + 1] - s.begin[index]);
-    if (count == 0) {
-        write_empty(s, x0, y0, s.width - x0 < kMacro ? s.width - x0 : kMacro,
-                    s.height - y0 < kMacro ? s.height - y0 : kMacro);
-        return;
-    }
     MacroTile macro{float(x0), float(y0), 0};
     for (int tile = 0; tile < kTiles; ++tile)
         if (x0 + tile % kTilesAcross * kTile < s.width && y0 + tile / kTilesAcross * kTile < s.height)
@@ -298,6 +301,13 @@ void rasterize_macro_tile(const RasterizeStage& s, int index, Scratch& scratch) 
             high = middle;
     }
     const bool mixed = torso_first > 0 && torso_first < count;
+
+    if (s.background) {  // rows of the background lie far apart: asked for now, they are here when tiles are composited
+        const uint8_t* plate = s.background + (size_t(y0) * s.columns * kMacro + x0) * 4;
+        for (int y = 0; y < kMacro; ++y)
+            for (int line = 0; line < kMacro * 4; line += 64)
+                prefetch(plate + size_t(y) * s.columns * kMacro * 4 + line);
+    }
 
     Batch& batch = scratch.batch;
     uint32_t alive[2] = {macro.visible, macro.visible}, touched[2] = {0, 0};
@@ -347,9 +357,15 @@ void rasterize_macro_tile(const RasterizeStage& s, int index, Scratch& scratch) 
 void launch_rasterize(const RasterizeStage& s, Worker) {
     const FlushDenormals flush;
     Scratch scratch;
-    const int tiles = s.columns * s.rows;
-    for (int tile; (tile = s.next_tile->fetch_add(1, std::memory_order_relaxed)) < tiles;)
-        rasterize_macro_tile(s, tile, scratch);
+    for (int next; (next = s.next_job->fetch_add(1, std::memory_order_relaxed)) < s.job_count;) {
+        const TileJob job = s.jobs[next];
+        if (!job.empty) {
+            rasterize_macro_tile(s, job.first, scratch);
+            continue;
+        }
+        const int x = job.first % s.columns * kMacro, y = job.first / s.columns * kMacro, span = job.count * kMacro;
+        write_empty(s, x, y, s.width - x < span ? s.width - x : span, s.height - y < kMacro ? s.height - y : kMacro);
+    }
 }
 
 }  // namespace being::cpu::BEING_ISA

@@ -44,7 +44,8 @@ struct Ints {
     Ints() = default;
     BEING_INLINE Ints(int32_t x);
     static BEING_INLINE Ints load(const void* aligned);
-    static BEING_INLINE Ints counting();  // 0, 1, ... 15
+    static BEING_INLINE Ints load_halves(const void* low, const void* high);  // 8 and 8, unaligned
+    static BEING_INLINE Ints counting();                                      // 0, 1, ... 15
     BEING_INLINE void store(void* aligned) const;
     BEING_INLINE void store_unaligned(void* to) const;
 };
@@ -91,6 +92,18 @@ BEING_INLINE void Floats::store(float* p) const {
 }
 BEING_INLINE Ints Ints::load(const void* p) {
     return BEING_EACH(Ints, part_load(static_cast<const int32_t*>(p) + i * kPartLanes));
+}
+BEING_INLINE Ints Ints::load_halves(const void* low, const void* high) {
+#if defined(BEING_ISA_avx512)
+    Ints result;
+    result.part[0] = part_load_halves(low, high);
+    return result;
+#else
+    alignas(64) int32_t both[kLanes];
+    std::memcpy(both, low, 32);
+    std::memcpy(both + 8, high, 32);
+    return load(both);
+#endif
 }
 BEING_INLINE Ints Ints::counting() {
     alignas(64) static constexpr int32_t k[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};

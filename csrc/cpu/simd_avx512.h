@@ -24,6 +24,10 @@ inline Part part_load(const float* p) {
 inline PartInt part_load(const int32_t* p) {
     return _mm512_load_si512(p);
 }
+inline PartInt part_load_halves(const void* low, const void* high) {
+    const __m256i first = _mm256_loadu_si256(static_cast<const __m256i*>(low));
+    return _mm512_inserti64x4(_mm512_castsi256_si512(first), _mm256_loadu_si256(static_cast<const __m256i*>(high)), 1);
+}
 inline Part part_load_half(const uint16_t* p) {
     return _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(p)));
 }

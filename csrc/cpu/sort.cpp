@@ -61,7 +61,9 @@ void launch_sort_scatter(const SortStage& s, int digit, Worker worker) {
         const int last = int(worker.end(s.visible));
         for (int i = int(worker.begin(s.visible)); i < last; ++i) {
             const uint64_t entry = s.halfway[i];
-            s.order[next[entry >> (32 + config::kSortBits)]++] = uint32_t(entry);
+            prefetch(s.box + uint32_t(s.halfway[i + 16]));  // padded
+            s.order[next[entry >> (32 + config::kSortBits)]++] =
+                uint64_t(s.box[uint32_t(entry)]) << 32 | uint32_t(entry);
         }
     }
 }

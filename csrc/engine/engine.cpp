@@ -74,7 +74,10 @@ void Engine::run(Worker worker) {
 
     // bin
     stages_.bin_count(bin_, worker);
-    alone([&] { place_lists(); });
+    alone([&] {
+        place_lists();
+        list_jobs();
+    });
     stages_.bin_scatter(bin_, worker);
     done();
 
@@ -87,7 +90,7 @@ void Engine::render(const FrameParams& params, const Output& output) {
     const double started = now_milliseconds();
     pose(params);
     next_chunk_ = 0;
-    next_tile_ = 0;
+    next_job_ = 0;
     rasterize_.format = output.format;
     rasterize_.plate = plate_for(output.format);
     rasterize_.background = has_background_ && output.format != Format::kRgba ? background_.data() : nullptr;
@@ -175,21 +178,41 @@ void Engine::count_visible() {
 
 // Counts per worker and macro tile become first positions; the list grows where it must.
 void Engine::place_lists() {
-    const size_t tiles = size_t(columns_) * rows_;
+    const size_t tiles = size_t(columns_) * rows_, stride = size_t(bin_.histogram_stride);
     uint32_t total = 0;
     for (size_t tile = 0; tile < tiles; ++tile) {
         begin_[tile] = total;
         for (int w = 0; w < pool_.count(); ++w) {
-            uint32_t& count = bin_histogram_[w * tiles + tile];
+            uint32_t& count = bin_histogram_[w * stride + tile];
             const uint32_t here = count;
             count = total;
             total += here;
         }
     }
     begin_[tiles] = total;
+    for (int w = 0; w < pool_.count(); ++w)
+        for (size_t spare = 0; spare < 3; ++spare) bin_histogram_[w * stride + tiles + spare] = total;  // past the end
     list_.reserve(total);
     bin_.list = list_.data();
     rasterize_.list = list_.data();
+}
+
+// Macro tiles with splats first, for they are the long jobs; then what is background alone.
+void Engine::list_jobs() {
+    const int tiles = columns_ * rows_;
+    int jobs = 0;
+    for (int tile = 0; tile < tiles; ++tile)
+        if (begin_[size_t(tile)] != begin_[size_t(tile) + 1]) jobs_[size_t(jobs++)] = {tile, 1, false};
+    for (int tile = 0; tile < tiles; ++tile) {
+        if (begin_[size_t(tile)] != begin_[size_t(tile) + 1]) continue;
+        TileJob* last = jobs > 0 ? &jobs_[size_t(jobs) - 1] : nullptr;
+        if (last && last->empty && last->first + last->count == tile && tile % columns_ &&
+            last->count < config::kEmptyRun)
+            ++last->count;
+        else
+            jobs_[size_t(jobs++)] = {tile, 1, true};
+    }
+    rasterize_.job_count = jobs;
 }
 
 // ---------------------------------------------------------------- set-up
@@ -284,16 +307,23 @@ Engine::Engine(const AvatarView& avatar, int threads, const std::string& level)
     d.chunk_count = chunk_count_.data();
 
     sort_histogram_.resize(2 * workers * kDigits);
-    halfway_.resize(slots);
+    halfway_.resize(slots + kLanes);
     order_.resize(slots + kLanes);
-    sort_ = {chunks,          kChunk * kLanes, chunk_count_.data(),
-             key_.data(),     id_.data(),      sort_histogram_.data(),
-             halfway_.data(), order_.data(),   0};
+    sort_ = {chunks,
+             kChunk * kLanes,
+             chunk_count_.data(),
+             key_.data(),
+             id_.data(),
+             sort_histogram_.data(),
+             halfway_.data(),
+             box_.data(),
+             order_.data(),
+             0};
 
     rasterize_.splats = splats_.data();
     rasterize_.torso_begin = uint32_t(s.head_blocks) * kLanes;
     rasterize_.inverse_softness = 1.0f / std::max(s.depth_softness, 1e-6f);
-    rasterize_.next_tile = &next_tile_;
+    rasterize_.next_job = &next_job_;
 }
 
 void Engine::set_camera(const Camera& camera) {
@@ -304,12 +334,15 @@ void Engine::set_camera(const Camera& camera) {
     deform_.camera = make_intrinsics(camera.fx, camera.fy, camera.cx, camera.cy, camera.width, camera.height);
     deform_.width = rasterize_.width = camera.width;
     deform_.height = rasterize_.height = camera.height;
-    bin_histogram_.resize(size_t(pool_.count()) * tiles);
+    const int stride = int(tiles) + 3 + kLanes;
+    bin_histogram_.resize(size_t(pool_.count()) * stride);
     begin_.resize(tiles + 1);
-    bin_ = {columns_, rows_, 0, order_.data(), box_.data(), bin_histogram_.data(), begin_.data(), list_.data()};
+    jobs_.resize(tiles);
+    bin_ = {columns_, rows_, 0, order_.data(), bin_histogram_.data(), stride, begin_.data(), list_.data()};
     rasterize_.columns = columns_;
     rasterize_.rows = rows_;
     rasterize_.begin = begin_.data();
+    rasterize_.jobs = jobs_.data();
 }
 
 void Engine::set_background(const uint8_t* rgb) {
@@ -370,7 +403,7 @@ std::vector<Splat> Engine::splats() const {
     }
     std::vector<Splat> result(size_t(all), Splat{});
     for (int i = 0; i < sort_.visible; ++i) {
-        const uint32_t id = order_[size_t(i)];
+        const uint32_t id = uint32_t(order_[size_t(i)]);
         const int32_t source = scene_.source[id];
         Splat& splat = result[size_t(source) + (id >= rasterize_.torso_begin ? size_t(heads) : 0)];
         splat.visible = true;

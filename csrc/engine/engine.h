@@ -63,6 +63,7 @@ class Engine {
     void find_depth_ranges();
     void count_visible();
     void place_lists();
+    void list_jobs();
     void run(Worker worker);
     const uint8_t* plate_for(Format format);
 
@@ -77,9 +78,10 @@ class Engine {
     Buffer<float> condition_, network_scratch_, latent_, largest_latent_, vertices_, depth_range_, frames_, splats_,
         coefficient_;
     Buffer<int32_t> chunk_count_, active_;
-    Buffer<uint32_t> box_, key_, id_, sort_histogram_, order_, bin_histogram_, begin_, list_;
-    Buffer<uint64_t> halfway_;
-    std::atomic<int> next_chunk_{0}, next_tile_{0};
+    Buffer<uint32_t> box_, key_, id_, sort_histogram_, bin_histogram_, begin_, list_;
+    Buffer<uint64_t> halfway_, order_;
+    Buffer<TileJob> jobs_;
+    std::atomic<int> next_chunk_{0}, next_job_{0};
 
     // The background, padded RGBX to blend over, and in each output format to copy from.
     Buffer<uint8_t> background_, plate_[3];
