@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,25 +159,25 @@ class VideoWriter:
         self._kind = _CONTAINERS[self.path.suffix.lower()]
         self._av = _import_av()
         self._cleanup = ExitStack()
+        self._container: Any = None
         self._problem: Exception | None = None
         self._cancelled = False
-
-    def __enter__(self) -> Self:
-        try:
-            self._temporary = self._cleanup.enter_context(atomic_write(self.path, VideoError))
-            self._open()
-        except BaseException as problem:
-            explained = self._explained(problem)
-            self._cleanup.__exit__(type(explained), explained, problem.__traceback__)
-            raise explained from (None if explained is problem else problem)
-        width, height = self.size
+        self._buffers: list[UInt8] = []
         self._free: queue.SimpleQueue[UInt8] = queue.SimpleQueue()
         self._filled: queue.Queue[UInt8 | None] = queue.Queue(BUFFERS)
-        self._buffers = [np.empty((height * 3 // 2, width), np.uint8) for _ in range(BUFFERS)]
-        for buffer in self._buffers:
-            self._free.put(buffer)
         self._thread = threading.Thread(target=self._work, name="being-video", daemon=True)
-        self._thread.start()
+
+    def __enter__(self) -> Self:
+        try:  # around all of it: Ctrl-C may come at any moment, and from the first line on there is a file to remove
+            self._temporary = self._cleanup.enter_context(atomic_write(self.path, VideoError))
+            self._open()
+            width, height = self.size
+            self._buffers = [np.empty((height * 3 // 2, width), np.uint8) for _ in range(BUFFERS)]
+            for buffer in self._buffers:
+                self._free.put(buffer)
+            self._thread.start()
+        except BaseException as problem:
+            self._fail(problem)
         return self
 
     def frame(self) -> UInt8:
@@ -196,23 +196,36 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None:
+            self._discard()
+            return
         try:
-            self._cancelled = kind is not None
             self._filled.put(None)
             self._thread.join()
-            if kind is None:
-                self._raise_problem()
-                self._finish()
+            self._raise_problem()
+            self._finish()
+            self._cleanup.__exit__(None, None, None)
         except BaseException as late:  # Ctrl-C while the last frames are encoded, or no room for the last bytes
-            self._cancelled = True
+            self._fail(late)
+
+    def _fail(self, problem: BaseException) -> NoReturn:
+        self._discard()
+        explained = self._explained(problem)
+        if explained is problem:
+            raise problem
+        raise explained from problem
+
+    def _discard(self) -> None:
+        """Stop the worker and remove what was written."""
+        self._cancelled = True
+        if self._thread.is_alive():
+            self._filled.put(None)
             self._thread.join()
-            self._close_quietly()
-            explained = self._explained(late)
-            self._cleanup.__exit__(type(explained), explained, late.__traceback__)
-            raise explained from (None if explained is late else late)
-        if kind is not None:
-            self._close_quietly()
-        self._cleanup.__exit__(kind, problem, trace)
+        if self._container is not None:
+            with suppress(Exception):  # the file is about to be removed: what its trailer says no longer matters
+                self._container.close()
+        discarded = _Discarded()  # not the caller's own exception, which atomic_write might take for its own
+        self._cleanup.__exit__(_Discarded, discarded, None)
 
     # Everything below touches FFmpeg: on the worker's thread between __enter__ and the join in __exit__.
 
@@ -298,10 +311,6 @@ class VideoWriter:
             self._container.mux(self._audio.encode(None))
         self._container.close()
 
-    def _close_quietly(self) -> None:
-        with suppress(Exception):  # the file is about to be removed: what its trailer says no longer matters
-            self._container.close()
-
     def _copy(self, frame: UInt8) -> UInt8:
         width, height = self.size
         if frame.dtype != np.uint8 or frame.shape not in ((height * 3 // 2, width), (height, width, 3)):
@@ -325,6 +334,10 @@ class VideoWriter:
             return problem
         reason = os_error_reason(problem) if isinstance(problem, OSError) else str(problem).splitlines()[0]
         return VideoError(f"cannot write {self.path}: {reason}")
+
+
+class _Discarded(Exception):
+    """Ends atomic_write without a file."""
 
 
 def _import_av() -> Any:

@@ -164,15 +164,17 @@ def test_wrong_frames_and_no_frames_leave_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_failure_keeps_the_old_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("problem", [RuntimeError("mine"), FileNotFoundError(2, "mine"), KeyboardInterrupt()])
+def test_failure_keeps_the_old_file(tmp_path: Path, problem: BaseException) -> None:
     def fail() -> None:
         with VideoWriter(tmp_path / "a.mp4", (64, 48), 25) as video:
             video.write(np.zeros((48, 64, 3), np.uint8))
-            raise RuntimeError("mine")
+            raise problem
 
     (tmp_path / "a.mp4").write_bytes(b"old")
-    with pytest.raises(RuntimeError, match="mine"):
+    with pytest.raises(type(problem)) as raised:
         fail()
+    assert raised.value is problem
     assert (tmp_path / "a.mp4").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.mp4"]
 
