@@ -35,7 +35,7 @@ class GeneratedHead:
 
 
 def generate() -> GeneratedHead:
-    """Build the average head with all its bases. About eight seconds.
+    """Build the average head with all its bases. About four seconds.
 
     Raises:
         MissingDependencyError: SciPy is not installed.

@@ -35,7 +35,7 @@ Landmarks = dict[str, tuple[Int32, Float32]]
 def hairline(points: Float64) -> Float64:
     """Signed height above the hairline in metres, positive where hair grows. Points [N, 3] -> [N]."""
     x, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]
-    forehead = y - (0.0900 - 0.75 * np.clip(0.026 - z, 0.0, 0.5) + 0.004 * np.exp(-(((x - 0.040) / 0.014) ** 2)))
+    forehead = y - (0.0950 - 0.75 * np.clip(0.026 - z, 0.0, 0.5) + 0.004 * np.exp(-(((x - 0.040) / 0.014) ** 2)))
     sideburn = np.minimum.reduce([-0.022 - z, z + 0.040, y - 0.006])
     hair = np.maximum(np.minimum(forehead, (-0.008 - z) + 1.1 * (y - 0.030)), sideburn)
     nape = np.minimum(-0.066 - z - 0.45 * np.clip(-y, 0.0, 0.1), y + 0.062)
