@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,8 @@ from being_rt.flame.rotations import matrices
 
 
 @pytest.fixture(scope="module")
-def ada() -> Iterator[Avatar]:
-    yield build_avatar(PRESETS["ada"])
+def ada() -> Avatar:
+    return build_avatar(PRESETS["ada"])
 
 
 def theta(avatar: Avatar, **weights: float) -> np.ndarray:

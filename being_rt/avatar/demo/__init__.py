@@ -11,7 +11,7 @@ Example::
 from __future__ import annotations
 
 import hashlib
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from being_rt.errors import AvatarFileError, InvalidParameterError, MissingDepen
 if TYPE_CHECKING:
     from being_rt.avatar.avatar import Avatar, Camera, HeadLayer
     from being_rt.flame.procedural import HeadTraits
+    from being_rt.flame.rig import Rig
 
 __all__ = ["PRESETS", "PersonTraits", "build_avatar", "demo_avatar"]
 
@@ -114,7 +115,7 @@ def build_avatar(traits: PersonTraits, spacing: float = 1.0) -> Avatar:
     head = _join(face, hair)
     return Avatar(
         name=traits.name,
-        rig=rig,
+        rig=_at_rest(rig, traits),
         head=head,
         torso=torso,
         network=network,
@@ -136,6 +137,25 @@ def head_traits(traits: PersonTraits) -> HeadTraits:
         return HeadTraits(**given)
     except TypeError as error:
         raise InvalidParameterError(f"traits.head of {traits.name!r}: {error}") from error
+
+
+def _at_rest(rig: Rig, traits: PersonTraits) -> Rig:
+    """The rig with the person's resting expression in its template: nobody's face is blank.
+
+    Triangle frames stay those of the blank face, so Gaussians move as they do under the same expression.
+    """
+    table = rig.expression_map
+    if table is None or not traits.resting:
+        return rig
+    code = np.zeros(100, np.float32)
+    for name, amount in traits.resting.items():
+        rows = [row for row in (name, f"{name}Left", f"{name}Right") if row in table.names]
+        if not rows:
+            raise InvalidParameterError(f"traits.resting of {traits.name!r}: there is no expression {name!r}")
+        for row in rows:
+            code += np.float32(amount) * table.matrix[table.names.index(row), :100]
+    shift = (rig.expression_basis.astype(np.float32) @ code).astype(np.float32)
+    return replace(rig, template=rig.template + shift, joint_rest=rig.joint_rest + rig.joint_expression @ code)
 
 
 def portrait_camera() -> Camera:

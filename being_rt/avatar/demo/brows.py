@@ -75,7 +75,7 @@ def build_brows(
         line[:, 1] += v * half + 0.0003 * rng.normal(size=count)
         root = studio.settle(line, 0.006)
         normal = studio.normal(root, 6e-4)
-        # Hairs stand up at the nose, lie along the brow in the middle, and the upper ones point down, the lower ones up.
+        # Hairs stand up at the nose and lie along the brow further out; upper ones point down, lower ones up.
         angle = np.interp(u, [0.0, 0.10, 0.32, 0.65, 1.0], [1.42, 1.10, 0.58, 0.14, -0.42])
         angle = (
             angle - v * np.interp(u, [0.0, 0.25, 0.7, 1.0], [0.05, 0.42, 0.36, 0.10]) + 0.13 * rng.normal(size=count)
@@ -158,7 +158,7 @@ def build_beard(studio: Studio, mesh: Mesh, faces: NDArray[np.int64], spacing: f
     tint = hair * rng.uniform(0.6, 1.3, (count, 1))
     grey = rng.random(count) < traits.hair_grey * (0.5 + 0.5 * place.chin)
     tint = np.where(grey[:, None], 0.40 * rng.uniform(0.6, 1.1, (count, 1)), tint)
-    colour = develop(shade_strands(tint, heading, normal, seen, gloss=0.35))
+    colour = develop(shade_strands(tint, heading, normal, seen, gloss=0.15))
     width = np.full(count, 0.00025 if grown else 0.00016) * np.sqrt(spacing)
     strength = np.full(count, 0.86 if grown else 0.55) * (0.55 + 0.45 * cover)
     strength *= 0.45 + 0.55 * smoothstep(0.05, 0.55, normal[:, 2])  # no dark outline along the jaw

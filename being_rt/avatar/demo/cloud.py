@@ -48,7 +48,7 @@ def bell(x: Array, width: float) -> Array:
 
 
 def noise(points: Array, wavelength: float, seed: int, octaves: int = 1) -> Array:
-    """Smooth noise of unit variance over points [N, 3]: random plane waves, each octave half as long and half as high."""
+    """Smooth noise of unit variance over points [N, 3]: plane waves, each octave half as long and half as high."""
     rng = np.random.default_rng(seed)
     total, power = np.zeros(len(points)), 0.0
     for octave in range(octaves):

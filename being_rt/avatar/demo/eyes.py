@@ -378,7 +378,7 @@ def _lashes(
                 cloud(
                     "lash",
                     samples,
-                    np.cross(step, sideways + [0, 0, 0.01]),
+                    np.cross(step, sideways + np.array([0.0, 0.0, 0.01])),
                     scale,
                     colour,
                     strength,
@@ -393,7 +393,7 @@ def _lashes(
     thick = 0.00026 + 0.00016 * traits.makeup
     share = np.linspace(0, 1, len(curve))
     scale = np.stack([np.full(len(curve), 0.00036), thick * (0.6 + 0.6 * share), np.full(len(curve), 0.0002)], 1)
-    strength = (0.52 + 0.36 * traits.makeup) * smoothstep(0.0, 0.12, share)
+    rooted = (0.52 + 0.36 * traits.makeup) * smoothstep(0.0, 0.12, share)
     line = develop(np.clip(traits.skin_albedo * 0.10 + dark * 0.5, 0.004, 0.1) * 0.8)
     parts.append(
         cloud(
@@ -402,7 +402,7 @@ def _lashes(
             direction,
             scale,
             line,
-            strength,
+            rooted,
             position=curve + direction * 0.00015,
             tangent=np.gradient(curve, axis=0),
         )

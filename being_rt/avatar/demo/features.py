@@ -198,7 +198,7 @@ class Place:
     @cached_property
     def beard(self) -> Array:
         """Where a beard grows: moustache, chin, jaw, sideburns, upper neck."""
-        ragged = 0.0022 * noise(self.points, 0.011, 83) + 0.0010 * noise(self.points, 0.004, 84)
+        ragged = 0.0016 * noise(self.points, 0.013, 83) + 0.0005 * noise(self.points, 0.004, 84)
         y = self.y + ragged
         cheek_line = -0.024 - 0.42 * np.clip(0.052 - self.ax, 0.0, 0.03) + 0.9 * np.clip(-self.z - 0.004, 0.0, 0.05)
         jaw = smoothstep(0.004, -0.011, y - cheek_line) * smoothstep(-0.136, -0.106, y)

@@ -37,8 +37,8 @@ def _unit(vector: Array | list[float]) -> Array:
 
 
 KEY = Lamp(_unit([-0.66, 0.56, 0.66]), np.array([1.00, 0.925, 0.83]) * 1.34, 0.22)
-FILL = Lamp(_unit([0.85, 0.10, 0.62]), np.array([0.82, 0.91, 1.00]) * 0.15, 0.55)
-RIM = Lamp(_unit([0.72, 0.42, -0.62]), np.array([0.92, 0.96, 1.00]) * 0.80, 0.25)
+FILL = Lamp(_unit([0.85, 0.10, 0.62]), np.array([0.86, 0.93, 1.00]) * 0.19, 0.55)
+RIM = Lamp(_unit([0.72, 0.42, -0.62]), np.array([0.94, 0.97, 1.00]) * 0.62, 0.25)
 LAMPS = (KEY, FILL, RIM)
 SKY = np.array([0.88, 0.94, 1.00]) * 0.26  # the room's light from above, in front and from below
 WALL = np.array([0.98, 0.95, 0.92]) * 0.16
@@ -113,12 +113,20 @@ def _lamp_visibility(points: Array, normals: Array, distance: Distance, lamp: La
     return seen
 
 
-def diffuse(normals: Array, seen: Visibility, scatter: float = 0.0, soft_normals: Array | None = None) -> Array:
+def diffuse(
+    normals: Array,
+    seen: Visibility,
+    scatter: float = 0.0,
+    soft_normals: Array | None = None,
+    albedo: Array | None = None,
+) -> Array:
     """Light that a matt surface gathers, [N, 3]; multiply by the albedo.
 
     ``scatter`` in 0..1 imitates light under the skin: red wraps further around edges than blue and bleeds into
     shadows, and red sees ``soft_normals`` (the surface without its small bumps) where blue sees ``normals``
     (Jimenez et al., "Separable subsurface scattering", CGF 2015, by its look; Penner, "Pre-integrated skin shading").
+    With ``albedo`` [N, 3] hollows are brightened in the surface's own colour by light that bounces about in them
+    (Jimenez et al., "Practical realtime strategies for accurate indirect occlusion", 2016, eq. 13's fit).
     """
     soft_normals = normals if soft_normals is None else soft_normals
     softness = scatter * np.array([1.0, 0.45, 0.25])
@@ -126,14 +134,21 @@ def diffuse(normals: Array, seen: Visibility, scatter: float = 0.0, soft_normals
     for channel in range(3):
         blend = np.clip(softness[channel], 0.0, 1.0)
         facing = _unit(normals * (1.0 - 0.8 * blend) + soft_normals * 0.8 * blend)
+        ambient = seen.ambient ** (1.35 - 0.55 * softness[channel])
+        bounce = np.zeros(len(normals))
+        if albedo is not None:
+            own = albedo[:, channel]
+            fit = ((2.0404 * own - 0.3324) * ambient - 4.7951 * own + 0.6417) * ambient + 2.7552 * own + 0.6903
+            ambient = np.maximum(ambient, fit * ambient)
+            bounce = 0.16 * own
         for index, lamp in enumerate(LAMPS):
             wrap = 0.04 + 0.20 * softness[channel] + 0.25 * lamp.size
             lit = np.clip((facing @ lamp.direction + wrap) / (1.0 + wrap), 0.0, None) ** 1.15
             shadow = seen.lamps[:, index] ** (1.0 - 0.45 * softness[channel])
-            light[:, channel] += lamp.colour[channel] * lit * shadow
+            light[:, channel] += lamp.colour[channel] * lit * (shadow + (1.0 - shadow) * bounce)
         up = _unit(0.5 * facing + 0.5 * seen.bent)[:, 1]
         room = WALL[channel] + np.where(up > 0, SKY[channel] - WALL[channel], WALL[channel] - FLOOR[channel]) * up
-        light[:, channel] += room * seen.ambient ** (1.35 - 0.55 * softness[channel])
+        light[:, channel] += room * ambient
     return light
 
 

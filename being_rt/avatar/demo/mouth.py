@@ -6,10 +6,13 @@ the offset network brightens them as the jaw drops (see ``network``).
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.avatar.demo.cloud import Cloud, Mesh, bell, cloud, noise, scatter, smooth_normals, smoothstep, unit
+from being_rt.avatar.demo.features import MOUTH_HALF
 from being_rt.avatar.demo.lighting import EYE_POINT, KEY, develop, linear
 from being_rt.avatar.demo.traits import PersonTraits
 
@@ -31,7 +34,7 @@ def _arc(ax: Array, z: Array) -> tuple[Array, Array]:
     """Arc length along the arch as a function of |x|, from samples of its front: knots and lengths."""
     edges = np.linspace(0.0, float(ax.max()) + 1e-6, 40)
     middle, front = [], []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         inside = (ax >= low) & (ax < high)
         if inside.any():
             middle.append(ax[inside].mean())
@@ -100,7 +103,7 @@ def build_teeth(mesh: Mesh, faces: NDArray[np.int64], upper: bool, traits: Perso
     half = unit(unit(EYE_POINT - position) + KEY.direction)
     shine = np.clip(np.einsum("nd,nd->n", shaded, half), 0, 1) ** 70 * depth * labial * (0.4 + 0.6 * from_lip)
     bright = develop(colour * lit[:, None] * 0.95 + 0.30 * shine[:, None])
-    sigma = np.interp(ax, [0.010, 0.024], [0.00058, 0.00105]) * spacing
+    sigma = np.interp(ax, [0.010, 0.024], [0.00070, 0.00130]) * spacing
     made = cloud("mouth", samples, shaded, np.stack([sigma, sigma, 0.3 * sigma], 1), bright, 0.97, position=position)
     return made[~gone]
 
@@ -113,12 +116,22 @@ def build_cavity(mesh: Mesh, faces: NDArray[np.int64], traits: PersonTraits, spa
     normals = smooth_normals(mesh, faces)
     normal = unit(np.einsum("nk,nkd->nd", samples.barycentric, normals[mesh.faces[samples.face]]))
     p = samples.average
-    depth = np.clip(p[:, 2].max() - p[:, 2], 0.0, None)
-    lit = 0.62 * np.exp(-depth / 0.0075) + 0.045 * np.exp(-depth / 0.030)
-    flesh = linear((164, 74, 70)) * (1.0 - 0.25 * traits.skin_tone) * (1.0 + 0.10 * noise(p, 0.004, 8))[:, None]
+    # Depth behind the lips' inner edge, which curves back towards the corners.
+    knots = np.linspace(0.0, MOUTH_HALF, 14)
+    column = np.clip(np.searchsorted(knots, np.abs(p[:, 0])) - 1, 0, len(knots) - 2)
+    edge = np.array([p[column == index, 2].max(initial=-1.0) for index in range(len(knots) - 1)])
+    depth = np.clip(np.interp(np.abs(p[:, 0]), 0.5 * (knots[1:] + knots[:-1]), edge) - p[:, 2], 0.0, None)
+    lit = 0.42 * np.exp(-depth / 0.0065) + 0.040 * np.exp(-depth / 0.030)
+    inner = smoothstep(0.0, 0.005, depth)[:, None]
+    flesh = linear((156, 72, 68)) * (1.0 - 0.45 * traits.skin_tone)
+    flesh = linear(traits.lip_colour) * [0.85, 0.7, 0.7] * (1.0 - inner) + flesh * inner
+    flesh = flesh * (1.0 + 0.10 * noise(p, 0.004, 8))[:, None]
     colour = develop(flesh * lit[:, None] ** np.array([0.9, 1.08, 1.08]))
     sigma = (0.00115 + 0.0012 * smoothstep(0.006, 0.020, depth)) * spacing * 1.15
-    return cloud("mouth", samples, normal, np.stack([sigma, sigma, 0.4 * sigma], 1), colour, 0.98)
+    # Kept off the lips' and the chin's skin, through which it would show.
+    back = (0.0016 * smoothstep(0.0008, 0.004, depth))[:, None] * np.array([0.0, 0.0, -1.0])
+    scale = np.stack([sigma, sigma, 0.4 * sigma], 1)
+    return cloud("mouth", samples, normal, scale, colour, 0.98, position=samples.person + back)
 
 
 def build_tongue(mesh: Mesh, faces: NDArray[np.int64], traits: PersonTraits, spacing: float = 1.0) -> Cloud:

@@ -76,8 +76,10 @@ class SkinSurface:
         if shade is not None:
             ambient = np.clip(seen.ambient * shade, 0.0, 1.2)
             seen = Visibility(ambient, seen.bent, seen.lamps * np.clip(shade, 0.0, 1.0)[:, None] ** 0.6)
-        light = diffuse(bumped, seen, scatter=0.75, soft_normals=normal)
-        shine = specular(self.position, bumped, seen, self.roughness)
+        light = diffuse(bumped, seen, scatter=0.75, soft_normals=normal, albedo=self.albedo)
+        # The rim light's mirror image belongs to the silhouette; baked, it would be seen from elsewhere as a streak.
+        mirrored = Visibility(seen.ambient, seen.bent, seen.lamps * np.array([1.0, 1.0, 0.35]))
+        shine = specular(self.position, bumped, mirrored, self.roughness)
         return develop(self.albedo * light + 0.028 * self.sheen[:, None] * shine, EXPOSURE)
 
 
@@ -120,7 +122,7 @@ def pigments(place: Place, traits: PersonTraits) -> tuple[Array, Array]:
     p, old = place.points, float(np.clip((traits.age - 25.0) / 45.0, 0.0, 1.0))
     seed = traits.seed * 101
     broad, middle, fine = noise(p, 0.034, seed + 1, 2), noise(p, 0.0085, seed + 2, 2), noise(p, 0.0026, seed + 3)
-    blood = 0.40 * place.cheek + 0.34 * place.nose_tip + 0.40 * place.ala + 0.42 * place.ear + 0.16 * place.chin
+    blood = 0.30 * place.cheek + 0.34 * place.nose_tip + 0.40 * place.ala + 0.42 * place.ear + 0.16 * place.chin
     blood += 0.22 * place.upper_lid + 0.20 * bell(place.rim, 0.0030) * place.front
     blood += (
         0.10 * place.under_eye

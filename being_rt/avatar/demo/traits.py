@@ -31,7 +31,8 @@ _SKIN_TONES: tuple[tuple[float, Colour], ...] = (
 class PersonTraits:
     """One demo person. Amounts are 0..1 unless said otherwise; colours are sRGB 0..255; lengths metres.
 
-    ``head`` holds amounts for the procedural head's identity traits by name, in standard deviations.
+    ``head`` holds amounts for the procedural head's identity traits by name, in standard deviations; ``resting`` is the
+    expression of the face at rest, by ARKit's names (both sides where the side is left out).
     """
 
     name: str
@@ -69,6 +70,7 @@ class PersonTraits:
     undershirt_colour: Colour = (226, 224, 220)  # beneath an open collar, blazer or V neck
     background: tuple[Colour, Colour] = ((126, 134, 142), (62, 68, 78))  # lit centre, dark edge
     head: dict[str, float] = field(default_factory=dict)
+    resting: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.hair_style not in HAIR_STYLES:
@@ -123,6 +125,7 @@ PRESETS: dict[str, PersonTraits] = {
             garment="crew",
             garment_colour=(38, 74, 82),
             background=((142, 138, 132), (64, 62, 64)),
+            resting={"mouthSmile": 0.26, "cheekSquint": 0.10, "browInnerUp": 0.05},
             head={
                 "eye_size": 0.9,
                 "eye_hooding": -1.0,
@@ -158,6 +161,7 @@ PRESETS: dict[str, PersonTraits] = {
             garment="shirt",
             garment_colour=(196, 204, 214),
             background=((112, 124, 134), (46, 54, 64)),
+            resting={"mouthSmile": 0.20, "cheekSquint": 0.10},
             head={"nose_width": 0.8, "lip_fullness": 0.9, "nose_bridge": -0.6, "jaw_width": 0.3, "eye_size": 0.4},
         ),
         PersonTraits(
@@ -183,6 +187,7 @@ PRESETS: dict[str, PersonTraits] = {
             garment_colour=(44, 46, 60),
             undershirt_colour=(230, 226, 218),
             background=((148, 140, 128), (74, 66, 60)),
+            resting={"mouthSmile": 0.24, "cheekSquint": 0.08},
             head={
                 "eye_tilt": 0.9,
                 "eye_hooding": -0.3,
@@ -217,6 +222,7 @@ PRESETS: dict[str, PersonTraits] = {
             garment_colour=(92, 48, 48),
             undershirt_colour=(214, 222, 230),
             background=((118, 128, 122), (50, 58, 56)),
+            resting={"mouthSmile": 0.22, "cheekSquint": 0.15},
             head={
                 "face_length": 0.4,
                 "chin_projection": 0.4,
@@ -248,6 +254,7 @@ PRESETS: dict[str, PersonTraits] = {
             garment="vneck",
             garment_colour=(150, 92, 44),
             background=((138, 132, 140), (60, 54, 66)),
+            resting={"mouthSmile": 0.26, "cheekSquint": 0.10},
             head={
                 "eye_size": 1.0,
                 "eye_tilt": 0.4,
