@@ -117,6 +117,16 @@ def test_silence_keeps_the_mouth_shut(noise: float) -> None:
     assert np.ptp(params.neck, axis=0).max() > 0.005  # the person still lives
 
 
+@pytest.mark.parametrize("decibels", [-60, -45, -30])
+def test_steady_noise_is_not_speech(line: np.ndarray, decibels: float) -> None:
+    sound = np.random.default_rng(0).normal(0, 10 ** (decibels / 20), 14 * 16000).astype(np.float32)
+    sound[: len(line)] += line
+    jaw = drive(VisemeDriver(), sound, 16000).jaw[:, 0]
+    assert np.degrees(jaw[int(9.5 * 25) :]).max() < 0.5  # a second after the line
+    clean = drive(VisemeDriver(), line, 16000).jaw[:, 0]
+    assert np.corrcoef(jaw[37 : len(clean)], clean[37:])[0, 1] > (0.9 if decibels < -40 else 0.7)
+
+
 def test_mouth_shuts_soon_after_speech(line: np.ndarray) -> None:
     sound = np.concatenate([line[: int(4.54 * 16000)], np.zeros(16000, np.float32)])  # cut at the end of "frame"
     jaw = drive(VisemeDriver(fps=50), sound, 16000).jaw[:, 0]

@@ -19,9 +19,13 @@ PEAK_OVER_RMS_DB = 9.0
 FIRST_LEVEL_DB = -16.0  # assumed peak level before anything was heard, dB of full scale
 LOWEST_LEVEL_DB = -45.0  # quieter speech is not amplified further, nor is noise taken for speech
 ATTACK = 0.5  # share of the way up per step: the level follows a louder voice within 50 ms
-HOLD, RELEASE_DB = 1.0, 5.0  # seconds, then dB per second down: a quiet voice is met within a few seconds
-# Sound this far below the speaker's level, or this quiet at all, is silence whatever the network says.
-SILENCE_BELOW_LEVEL_DB, SILENCE_DB, SILENCE_FADE_DB = -42.0, -62.0, 8.0
+HOLD, RELEASE_DB = 1.0, 5.0  # seconds, then dB per second down while someone speaks: a quiet voice is met in seconds
+# The noise floor follows dips of the energy at once and rises slowly. What hardly clears it is noise, whatever its
+# level; what is far below the speaker's level is noise as well. Loudness is brought down accordingly.
+FIRST_FLOOR_DB, LOWEST_FLOOR_DB, FLOOR_RISE_DB = -60.0, -75.0, 10.0
+CLEAR_DB = 8.0  # above the floor: someone speaks
+NOISE_DB, NOISE_LOUDNESS, NOISE_SLOPE = 4.0, -33.0, 1.5  # loudness is at most -33 + 1.5 (clearance - 4)
+SILENCE_DB, QUIETEST = -65.0, -60.0
 # An accent is a peak of the smoothed loudness that stands out of the last second.
 ACCENT_PROMINENCE_DB, ACCENT_GAP = 2.5, 0.4
 ACCENT_MEMORY = 50  # steps
@@ -33,7 +37,7 @@ class Heard:
 
     time: float
     visemes: Float32
-    loudness: float  # dB against the speaker's peak level, 0 is loud, below -40 is nothing
+    loudness: float  # dB against the speaker's peak level, 0 is loud, below -33 is no speech
     speaking: float  # 0..1, share of the last second that was speech
     accent: float  # 0, or the strength 0..1 of an accent that has just peaked
 
@@ -55,9 +59,10 @@ class SpeechAnalyzer:
         self._powers = np.zeros((0, BANDS), np.float32)
         self._steps = 0
         self._level, self._held = FIRST_LEVEL_DB, 0.0
+        self._floor = self._energy = FIRST_FLOOR_DB
         self._speaking = 0.0
-        self._smooth = -60.0
-        self._envelope = [-60.0] * ACCENT_MEMORY
+        self._smooth = QUIETEST
+        self._envelope = [QUIETEST] * ACCENT_MEMORY
         self._last_accent = -1.0
 
     @property
@@ -78,26 +83,28 @@ class SpeechAnalyzer:
         time = self._steps * STEP
         mean_square = float(powers.sum()) / (FRAMES_PER_STEP * POWER_PER_MEAN_SQUARE)
         energy = 10 * math.log10(mean_square + 1e-12)
-        self._follow_level(energy)
+        clearance = self._follow(energy)
         gain = 10 ** ((self._reference_db - self._level) / 10)
         visemes = self._network.step(log_mel(powers, gain))
-        threshold = max(SILENCE_DB, self._level + SILENCE_BELOW_LEVEL_DB)
-        audible = min(1.0, max(0.0, (energy - threshold) / SILENCE_FADE_DB))
-        # Head h speaks about h ms ago, so only the first is silenced by the loudness of now; `Articulation` keeps the
-        # loudness of each step and silences the rest there.
-        loudness = max(-60.0, energy - self._level) if audible > 0 else -60.0
-        speech = audible * float(1 - visemes[-1, INDEX["sil"]])
+        loudness = min(energy - self._level, NOISE_LOUDNESS + NOISE_SLOPE * (clearance - NOISE_DB))
+        loudness = QUIETEST if energy < SILENCE_DB else max(QUIETEST, loudness)
+        speech = float(1 - visemes[-1, INDEX["sil"]]) if loudness > NOISE_LOUDNESS else 0.0
         self._speaking += (speech - self._speaking) * STEP / 0.5
         return Heard(time, visemes, loudness, self._speaking, self._accent(loudness, time))
 
-    def _follow_level(self, energy: float) -> None:
+    def _follow(self, energy: float) -> float:
+        """Follow noise floor and level, in dB of full scale; gives how far the energy is above the floor."""
+        self._energy += 0.5 * (energy - self._energy)
+        self._floor = max(LOWEST_FLOOR_DB, min(self._floor + FLOOR_RISE_DB * STEP, self._energy))
+        clearance = energy - self._floor
         if energy > self._level:
             self._level += ATTACK * (energy - self._level)
             self._held = HOLD
         elif self._held > 0:
             self._held -= STEP
-        else:
+        elif clearance > CLEAR_DB:
             self._level = max(LOWEST_LEVEL_DB, self._level - RELEASE_DB * STEP)
+        return clearance
 
     def _accent(self, loudness: float, time: float) -> float:
         self._smooth += 0.35 * (loudness - self._smooth)

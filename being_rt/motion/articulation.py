@@ -99,6 +99,11 @@ LIP_UNDER_TEETH = Gate(
 )
 # The jaw opens wider when the voice is loud: scale at LOUDNESS_RANGE's ends, dB against the speaker's peak level.
 LOUDNESS_RANGE, LOUDNESS_SCALE = (-26.0, -3.0), (0.85, 1.08)
+# A network is never sure; a mouth at rest is. Probability of silence from where on, and from where it counts as 1.
+SURE_SILENCE = (0.45, 0.75)
+# Room noise and breath: nothing within NEIGHBOURS steps is louder than this, in dB against the speaker's peak level.
+# A consonant may be as quiet, but it has a vowel beside it.
+FAINT, FAINT_FADE, NEIGHBOURS = -27.0, 6.0, 3
 MEMORY = 32  # steps that are kept
 # Lips and jaw have mass: each curve follows its target as a critically damped spring, whose delay of two time constants
 # is made good by aiming that much ahead. It also smooths over the network's second thoughts about the newest sound.
@@ -124,7 +129,7 @@ class Articulation:
         reach = [JAW_REACH if c == "jawOpen" else ROUNDING_REACH if c in ROUNDING else LIP_REACH for c in CHANNELS]
         self._past, self._future = np.array(reach).T[:, :, None]
         # Who cannot look ahead cannot aim ahead: the springs are stiffer then, rather than late.
-        stiffest = max(0.005, look_ahead / 4)
+        stiffest = max(0.007, look_ahead / 4)
         self._time_constant = np.array([min(stiffest, TIME_CONSTANT.get(c, LIP_TIME_CONSTANT)) for c in CHANNELS])
         self.reset()
 
@@ -187,8 +192,12 @@ class Articulation:
         return curves
 
     def _silenced(self) -> Float64:
-        """Probabilities with silence wherever nothing is audible."""
-        silent = np.clip((-44.0 - self._loudness) / 8.0, 0, 1)[:, None]
+        """Probabilities with full silence wherever nothing is audible or silence is more than likely."""
+        low, high = SURE_SILENCE
+        padded = np.pad(self._loudness, NEIGHBOURS, constant_values=-60.0)
+        loudest = np.lib.stride_tricks.sliding_window_view(padded, 2 * NEIGHBOURS + 1).max(1)
+        faint = np.clip((FAINT - loudest) / FAINT_FADE, 0, 1)
+        silent = np.maximum(faint, _smoothstep((self._visemes[:, INDEX["sil"]] - low) / (high - low)))[:, None]
         return self._visemes * (1 - silent) + silent * (np.arange(len(VISEMES)) == INDEX["sil"])
 
 

@@ -14,7 +14,7 @@ inner borders of the lips, mean over the central third of their columns, never b
   frames, and as runs per minute; spurious closures: closed runs further than 60 ms from any /p b m/ or silence;
 - jaw: correlation of the jaw's angle with the mean opening of the visemes, smoothed over 140 ms, and the delay at
   which that correlation is best;
-- silence: largest and mean gap inside pauses of 0.2 s or longer, 0.12 s away from their ends;
+- silence: largest and mean gap inside pauses of 0.2 s or longer, 0.12 s away from speech;
 - speed: 99th percentile of the gap's speed (lips of people reach 150 to 250 mm/s);
 - jitter: mean |third difference| of gap and jaw per (1/50 s)^3, and the share of the jaw's variance beyond 8 Hz (human
   jaws move below); reversals: turns of the jaw of 1 degree and more per second;
@@ -99,8 +99,10 @@ def measure(pcm: NDArray[np.float32], segments: list[Segment], **driver: Any) ->
     wrong = closed & vowel
     excused = _inside(times, [(begin - 0.06, end + 0.06, 0) for begin, end, _ in apart])
     spurious = [run for run in np.split(np.arange(len(gap)), np.flatnonzero(np.diff(closed)) + 1) if closed[run[0]]]
-    pauses = [(b + 0.12, e - 0.12, 0) for b, e, v in _merged(segments) if v == INDEX["sil"] and e - b >= 0.2]
-    silent = _inside(times, pauses)
+    end_of_clip = len(pcm) / SAMPLE_RATE - 0.03
+    pauses = [(b, e) for b, e, v in _merged(segments) if v == INDEX["sil"] and e - b >= 0.2]
+    inner = [(b + 0.12 * (b > 0.03), e - 0.12 * (e < end_of_clip), 0) for b, e in pauses]
+    silent = _inside(times, inner)
     fine_times, fine_gap, jaw = np.arange(len(fine)) / FINE_FPS, lip_gap(fine), np.degrees(fine.jaw[:, 0])
     target = _smooth(np.array([OPENING[VISEMES[v]] for v in _visemes_at(segments, fine_times)]))
     lags = range(-8, 9)
