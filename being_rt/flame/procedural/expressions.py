@@ -303,7 +303,7 @@ def _mouth_close(mesh: HeadMesh, weights: Float64, pose_basis: Float64) -> Float
     inner = mesh.mouth_rows[LIP_ROWS - 1]
     columns = np.arange(MOUTH_CORNER + 1)
     up, down = inner[columns], inner[len(inner) - 1 - columns]
-    share = np.array([0.5, 0.26, 0.92])  # the lower lip rises most of the way; the teeth keep the lips forward
+    share = np.array([0.5, 0.80, 0.90])  # the lower lip rises most of the way; the teeth keep the lips forward
     meet = share * posed[up] + (1.0 - share) * posed[down]
     x_of = mesh.vertices[up, 0]
     order = np.argsort(x_of)
