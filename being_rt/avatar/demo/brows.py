@@ -133,7 +133,7 @@ def build_beard(studio: Studio, mesh: Mesh, faces: NDArray[np.int64], spacing: f
     centres = studio.face_map.locate(mesh.average[mesh.faces[faces]].mean(1))
     where = faces[centres.beard > 0.02]
     grown = traits.beard > 0.02
-    distance = (0.00160 if grown else 0.00098) * spacing
+    distance = (0.00165 if grown else 0.00110) * spacing
     samples = scatter(mesh, where, np.full(len(where), distance), seed=traits.seed + 9, oversampling=4.0)
     place = studio.face_map.locate(samples.average)
     rng = np.random.default_rng(traits.seed + 19)
@@ -159,8 +159,8 @@ def build_beard(studio: Studio, mesh: Mesh, faces: NDArray[np.int64], spacing: f
     grey = rng.random(count) < traits.hair_grey * (0.5 + 0.5 * place.chin)
     tint = np.where(grey[:, None], 0.40 * rng.uniform(0.6, 1.1, (count, 1)), tint)
     colour = develop(shade_strands(tint, heading, normal, seen, gloss=0.15))
-    width = np.full(count, 0.00025 if grown else 0.00016) * np.sqrt(spacing)
-    strength = np.full(count, 0.86 if grown else 0.55) * (0.55 + 0.45 * cover)
+    width = np.full(count, 0.00026 if grown else 0.00017) * np.sqrt(spacing)
+    strength = np.full(count, 0.86 if grown else 0.34) * (0.55 + 0.45 * cover)
     strength *= 0.45 + 0.55 * smoothstep(0.05, 0.55, normal[:, 2])  # no dark outline along the jaw
     curl = -0.5 * normal + 0.25 * rng.normal(size=(count, 3))
     made = _strand(

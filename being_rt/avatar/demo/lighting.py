@@ -129,22 +129,24 @@ def diffuse(
     (Jimenez et al., "Practical realtime strategies for accurate indirect occlusion", 2016, eq. 13's fit).
     """
     soft_normals = normals if soft_normals is None else soft_normals
-    softness = scatter * np.array([1.0, 0.45, 0.25])
+    # In deep shade, as under hair, red light from the surroundings is as rare as any other.
+    depth = scatter * np.clip(1.7 * seen.ambient - 0.15, 0.0, 1.0)
     light = np.zeros((len(normals), 3))
-    for channel in range(3):
-        blend = np.clip(softness[channel], 0.0, 1.0)
+    for channel, reach in enumerate((1.0, 0.45, 0.25)):
+        softness = depth * reach
+        blend = (scatter * reach) * np.ones((len(normals), 1))
         facing = _unit(normals * (1.0 - 0.8 * blend) + soft_normals * 0.8 * blend)
-        ambient = seen.ambient ** (1.35 - 0.55 * softness[channel])
+        ambient = seen.ambient ** (1.35 - 0.35 * softness)
         bounce = np.zeros(len(normals))
         if albedo is not None:
             own = albedo[:, channel]
             fit = ((2.0404 * own - 0.3324) * ambient - 4.7951 * own + 0.6417) * ambient + 2.7552 * own + 0.6903
             ambient = np.maximum(ambient, fit * ambient)
-            bounce = 0.16 * own
+            bounce = 0.11 * own
         for index, lamp in enumerate(LAMPS):
-            wrap = 0.04 + 0.20 * softness[channel] + 0.25 * lamp.size
+            wrap = 0.04 + 0.20 * softness + 0.25 * lamp.size
             lit = np.clip((facing @ lamp.direction + wrap) / (1.0 + wrap), 0.0, None) ** 1.15
-            shadow = seen.lamps[:, index] ** (1.0 - 0.45 * softness[channel])
+            shadow = seen.lamps[:, index] ** (1.0 - 0.45 * softness)
             light[:, channel] += lamp.colour[channel] * lit * (shadow + (1.0 - shadow) * bounce)
         up = _unit(0.5 * facing + 0.5 * seen.bent)[:, 1]
         room = WALL[channel] + np.where(up > 0, SKY[channel] - WALL[channel], WALL[channel] - FLOOR[channel]) * up
@@ -178,11 +180,13 @@ def specular(points: Array, normals: Array, seen: Visibility, roughness: Array |
     mirrored = 2.0 * cos_view[:, None] * normals - view
     up = np.clip(mirrored[:, 1], -1.0, 1.0)[:, None]
     room = WALL + np.where(up > 0, SKY - WALL, WALL - FLOOR) * up
-    grazing = 1.0 + 24.0 * (1.0 - cos_view) ** 5 * (1.0 - 0.7 * np.sqrt(alpha))
+    grazing = 1.0 + 14.0 * (1.0 - cos_view) ** 5 * (1.0 - 0.7 * np.sqrt(alpha))
     return light + room * (grazing * seen.ambient**1.5)[:, None]
 
 
-def shade_strands(colour: Array, tangents: Array, normals: Array, seen: Visibility, gloss: float = 1.0) -> Array:
+def shade_strands(
+    colour: Array, tangents: Array, normals: Array, seen: Visibility, gloss: Array | float = 1.0
+) -> Array:
     """Hair: Kajiya and Kay's diffuse term with two shifted highlights (Marschner et al. 2003), linear [N, 3].
 
     ``colour`` [N, 3] is the fibre's albedo, ``normals`` those of the hair's envelope. The first highlight is white

@@ -90,7 +90,7 @@ def build_teeth(mesh: Mesh, faces: NDArray[np.int64], upper: bool, traits: Perso
     enamel *= 1.0 - neck_tint * np.array([0.10, 0.17, 0.26])
     translucent = smoothstep(0.0016, 0.0003, height - rounded)[:, None]
     enamel *= 1.0 - translucent * np.array([0.24, 0.18, 0.12])
-    enamel *= (0.50 + 0.50 * smoothstep(0.0, 0.00075, gap))[:, None] ** np.array([0.8, 1.0, 1.1])
+    enamel *= (0.36 + 0.64 * smoothstep(0.0, 0.00085, gap))[:, None] ** np.array([0.8, 1.0, 1.1])
     flesh = linear((196, 112, 108)) * (1.0 - 0.35 * traits.skin_tone) * (1.0 + 0.10 * noise(p, 0.002, 3))[:, None]
     flesh *= (0.72 + 0.28 * smoothstep(0.0, 0.0009, gap))[:, None]
     colour = enamel * (1.0 - gum[:, None]) + flesh * gum[:, None]
@@ -102,7 +102,7 @@ def build_teeth(mesh: Mesh, faces: NDArray[np.int64], upper: bool, traits: Perso
     lit *= np.where(labial, 1.0, 0.28)
     half = unit(unit(EYE_POINT - position) + KEY.direction)
     shine = np.clip(np.einsum("nd,nd->n", shaded, half), 0, 1) ** 70 * depth * labial * (0.4 + 0.6 * from_lip)
-    bright = develop(colour * lit[:, None] * 0.95 + 0.30 * shine[:, None])
+    bright = develop(colour * lit[:, None] * 0.80 + 0.24 * shine[:, None])
     sigma = np.interp(ax, [0.010, 0.024], [0.00070, 0.00130]) * spacing
     made = cloud("mouth", samples, shaded, np.stack([sigma, sigma, 0.3 * sigma], 1), bright, 0.97, position=position)
     return made[~gone]

@@ -195,6 +195,7 @@ def skin_bases(rig: Rig, surface: SkinSurface, place: Place, traits: PersonTrait
     bases = Bases.zeros(len(place.x))
     near = nearest(surface.position).query(surface.position, 6)[1]
     corner = np.exp(-(((place.ax - MOUTH_HALF) / 0.0065) ** 2) - ((place.y - MOUTH_Y) / 0.0060) ** 2) * place.front
+    unfolded = smoothstep(0.0105, 0.0050, place.rim) * smoothstep(-0.001, 0.002, place.eye_y) * place.front
     lined = 0.45 + 0.75 * float(np.clip((traits.age - 20.0) / 40.0, 0.0, 1.2))
     for index, latent in enumerate(LATENTS):
         posed = _posed(rig, latent)
@@ -212,7 +213,8 @@ def skin_bases(rig: Rig, surface: SkinSurface, place: Place, traits: PersonTrait
         # Lids slide over the ball and lips roll: their normals' change is real, their area's is not a shadow.
         still = np.clip(place.lips + bell(place.rim, 0.006), 0.0, 1.0)
         hollow = hollow * (1.0 - still) + still
-        changed = surface.colour(bumps=change + bend, shade=hollow, lean=change)
+        reveal = unfolded if latent.drivers[0] == "eyeBlink" else None
+        changed = surface.colour(lean=change, bumps=change + bend, shade=hollow, reveal=reveal)
         # A mesh that folds at the mouth's corners has wild normals there, and single samples are noisy.
         delta = (changed - neutral)[near].mean(1) * (1.0 - 0.85 * corner[:, None])
         blush = latent.flush * (place.cheek if latent.flush > 0 else place.lips)
@@ -251,7 +253,7 @@ def glint_bases(part: Cloud) -> Bases:
     """Highlights slide with the cornea as the eye turns."""
     bases = Bases.zeros(len(part))
     way = CORNEA_OFFSET * GAZE_SINE
-    for index, direction in enumerate(([1.0, 0, -0.12], [-1.0, 0, -0.12], [0, 1.0, -0.12], [0, -1.0, -0.12])):
+    for index, direction in enumerate(([1.0, 0, 0.09], [-1.0, 0, -0.26], [0, 1.0, -0.26], [0, -1.0, 0.09])):
         bases.position[:, index] = np.array(direction) * way
     return bases
 
@@ -307,6 +309,9 @@ def build_network(rig: Rig, part: Cloud, bases: Bases) -> AnchorLatentNetwork:
             units.append((names.index(latent.drivers[0]), latent_index, (0.0, 0.0, -1.0), 0.0))
     for latent_index, name in enumerate(GAZE):
         units.append((names.index(name), latent_index, (0.0, 0.0, 1.0), -1.0))
+    # Looking down lowers the lids about half as far as a blink does (through the pose basis).
+    blink = [latent.drivers[0] for latent in LATENTS].index("eyeBlink")
+    units.append((names.index("gaze_down"), blink, (0.0, 0.0, -1.0), 0.0))
     head_0 = np.zeros((len(units), signals + code.shape[1]))
     head_bias_0 = np.zeros(len(units))
     head_1 = np.zeros((RANK, len(units)))
@@ -315,6 +320,7 @@ def build_network(rig: Rig, part: Cloud, bases: Bases) -> AnchorLatentNetwork:
         head_0[unit_index, signals : signals + 3] = gate
         head_bias_0[unit_index] = bias
         head_1[latent_index, unit_index] = 1.0
+    head_1[blink, -1] = 0.5
 
     frames = triangle_frames(rig)[part.face]
     basis = np.zeros((count, CHANNELS, RANK))

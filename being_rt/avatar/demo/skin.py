@@ -67,12 +67,21 @@ class SkinSurface:
     sheen: Array  # [N] weight of the highlight
     roughness: Array
 
-    def colour(self, lean: Array | None = None, bumps: Array | None = None, shade: Array | None = None) -> Array:
+    def colour(
+        self,
+        lean: Array | None = None,
+        bumps: Array | None = None,
+        shade: Array | None = None,
+        reveal: Array | None = None,
+    ) -> Array:
         """sRGB [N, 3]. ``lean`` [N, 3] is added to the smooth normals, ``bumps`` [N, 3] to the detailed ones; ``shade``
-        [N] multiplies all light, the room's most."""
+        [N] multiplies all light, the room's most; ``reveal`` [N] is how far a fold has opened to the light."""
         normal = self.normal if lean is None else unit(self.normal + lean)
         bumped = self.bumped if bumps is None else unit(self.bumped + bumps)
         seen = self.seen
+        if reveal is not None:
+            lamps = seen.lamps + np.clip(0.75 - seen.lamps, 0.0, 1.0) * reveal[:, None]
+            seen = Visibility(seen.ambient + np.clip(0.8 - seen.ambient, 0.0, 1.0) * reveal, seen.bent, lamps)
         if shade is not None:
             ambient = np.clip(seen.ambient * shade, 0.0, 1.2)
             seen = Visibility(ambient, seen.bent, seen.lamps * np.clip(shade, 0.0, 1.0)[:, None] ** 0.6)
@@ -91,11 +100,11 @@ def skin_faces(mesh: Mesh, not_skin: NDArray[np.bool_]) -> tuple[NDArray[np.int6
     return np.flatnonzero(bare & ~inward), np.flatnonzero(bare & inward)
 
 
-def sample_radius(place: Place) -> Array:
+def sample_radius(place: Place, bare_ears: bool) -> Array:
     """Wanted distance between skin samples, metres: fine where the face has edges, coarse under the hair."""
     x, y, z = place.ax, place.y, place.z
     face = smoothstep(-0.045, 0.005, z) * smoothstep(-0.110, -0.088, y) * smoothstep(0.105, 0.088, y)
-    radius = 0.0040 - 0.0024 * face
+    radius = 0.0044 - 0.0028 * face
     radius = np.minimum(
         radius, 0.0025 + 0.06 * np.clip(-0.045 - z, 0.0, None) + 0.06 * np.clip(-0.150 - y, 0.0, 0.04)
     )  # neck, sides
@@ -105,7 +114,7 @@ def sample_radius(place: Place) -> Array:
         * smoothstep(0.092, 0.070, y)
         * smoothstep(0.0, 0.02, z)
     )
-    radius = np.minimum(radius, 0.00160 - 0.00040 * middle) * (face > 0.02) + radius * (face <= 0.02)
+    radius = np.minimum(radius, 0.00168 - 0.00044 * middle) * (face > 0.02) + radius * (face <= 0.02)
     near_nose = np.hypot(x, (y + 0.012) * 0.9)
     radius = np.minimum(radius, 0.00078 + 0.026 * np.clip(near_nose - 0.017, 0.0, None) + 0.05 * (z < 0.035))
     mouth = np.hypot(
@@ -114,7 +123,11 @@ def sample_radius(place: Place) -> Array:
     radius = np.minimum(radius, 0.00066 + 0.045 * np.clip(mouth - 0.0015, 0.0, None) + 0.05 * (z < 0.02))
     radius = np.minimum(radius, 0.00060 + 0.050 * np.clip(place.rim - 0.0035, 0.0, None))
     ear = (x > 0.062) & (np.abs(y - 0.004) < 0.042) & (z < -0.026) & (z > -0.085)
-    return np.where(ear, np.minimum(radius, 0.0020), radius)
+    return np.where(ear, np.minimum(radius, 0.00160 if bare_ears else 0.0024), radius)
+
+
+def _bare_ears(traits: PersonTraits) -> bool:
+    return traits.hair_style in ("short", "crop", "bun", "receding")
 
 
 def pigments(place: Place, traits: PersonTraits) -> tuple[Array, Array]:
@@ -122,7 +135,7 @@ def pigments(place: Place, traits: PersonTraits) -> tuple[Array, Array]:
     p, old = place.points, float(np.clip((traits.age - 25.0) / 45.0, 0.0, 1.0))
     seed = traits.seed * 101
     broad, middle, fine = noise(p, 0.034, seed + 1, 2), noise(p, 0.0085, seed + 2, 2), noise(p, 0.0026, seed + 3)
-    blood = 0.30 * place.cheek + 0.34 * place.nose_tip + 0.40 * place.ala + 0.42 * place.ear + 0.16 * place.chin
+    blood = 0.30 * place.cheek + 0.34 * place.nose_tip + 0.40 * place.ala + 0.24 * place.ear + 0.16 * place.chin
     blood += 0.22 * place.upper_lid + 0.20 * bell(place.rim, 0.0030) * place.front
     blood += (
         0.10 * place.under_eye
@@ -244,7 +257,7 @@ def shade_skin(studio: Studio, samples: Samples, limit: float = 0.0022) -> SkinS
     gradient = wrinkles.slope(lambda at: wrinkles.lasting(at, traits), place)
     gradient -= np.einsum("nd,nd->n", gradient, normal)[:, None] * normal
     rng = np.random.default_rng(traits.seed + 3)
-    own = sample_radius(place)
+    own = sample_radius(place, _bare_ears(traits))
     pore = 0.015 + 0.022 * np.clip(place.nose + place.cheek + 0.6 * place.t_zone + 0.4 * place.chin, 0.0, 1.0)
     pore = pore * (1.0 - place.lips) * (0.7 + 0.3 * np.clip((traits.age - 20) / 40, 0, 1))
     bumped = unit(
@@ -288,11 +301,12 @@ def build_skin(studio: Studio, mesh: Mesh, faces: NDArray[np.int64], spacing: fl
         spacing: multiplies all sample distances.
     """
     traits = studio.traits
+    bare_ears = _bare_ears(traits)
     centres = studio.face_map.locate(mesh.average[mesh.faces[faces]].mean(1))
-    radius = sample_radius(centres) * spacing
+    radius = sample_radius(centres, bare_ears) * spacing
     samples = scatter(mesh, faces, radius, seed=traits.seed)
     surface = shade_skin(studio, samples)
-    own = sample_radius(studio.face_map.locate(samples.average)) * spacing
+    own = sample_radius(studio.face_map.locate(samples.average), bare_ears) * spacing
     # Wide enough that four neighbours hide what lies behind, stretched skin included. An under-layer against pin-holes
     # does more harm: sorted by their centres, its large Gaussians come before the skin wherever it slants.
     sigma = COVER * own * (1.0 + 0.22 * smoothstep(0.0017, 0.0022, own))
