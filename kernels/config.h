@@ -31,14 +31,16 @@ constexpr int kTile = 8;
 constexpr int kMacroTile = 32;
 // Empty macro tiles in a row that are filled with background together: rows of 1.5 KB, which the hardware prefetches.
 constexpr int kEmptyRun = 16;
-// Splats that a macro tile gathers at once: 32 KiB of records, which stay in the first- and second-level cache, and
+// Splats that a macro tile gathers at once: 16 KiB of records, which stay in the first- and second-level cache, and
 // after which tiles that are already opaque drop out.
-constexpr int kBatch = 512;
+constexpr int kBatch = 256;
 // Blocks of Gaussians that a thread takes at a time: long enough that the shared counter is cold, short enough that
 // threads end together.
 constexpr int kBlocksPerChunk = 32;
 // Added to the log2 of opacities in splat records; see rasterize.cpp.
 constexpr float kOpacityBias = 100.0f;
+// How far ahead, in half floats, bases are prefetched: 8 KiB, a block with all its channels. 15 % of the stage.
+constexpr int kBasisAhead = 4096;
 // Digit of the depth sort: two passes give 22 bits, one for the layer and 21 for the depth, 0.5 micrometres over a
 // head.
 constexpr int kSortBits = 11;

@@ -142,13 +142,15 @@ struct DeformStage {
     const float* frames;     // [faces][16]
     // offset network
     int rank, latent_stride;
-    const Half* basis;            // [offset_blocks][13][rank][16]
-    const float* basis_bound;     // [offset_blocks][2][latent_stride]: of position and rotation, largest over lanes
-    const int32_t* anchor_begin;  // [offset_blocks + 1] into the next two
-    const int32_t* anchor_index;  // anchors that a block's Gaussians mix
-    const float* anchor_weight;   // [..][16] by how much
-    const float* latent;          // [anchors][latent_stride]
-    const float* largest_latent;  // [latent_stride] over the anchors, absolute
+    const Half* basis;               // stored channels, block by block: [..][rank][16]
+    const int32_t* basis_begin;      // [offset_blocks] the block's first stored channel
+    const uint32_t* basis_channels;  // [offset_blocks] bit c: channel c is stored
+    const float* basis_bound;        // [offset_blocks][2][latent_stride]: of position and rotation, largest over lanes
+    const int32_t* anchor_begin;     // [offset_blocks + 1] into the next two
+    const int32_t* anchor_index;     // anchors that a block's Gaussians mix
+    const float* anchor_weight;      // [..][16] by how much
+    const float* latent;             // [anchors][latent_stride]
+    const float* largest_latent;     // [latent_stride] over the anchors, absolute
     // torso
     const float* torso_weights;        // [torso blocks][3][16]
     Frame3f torso_frame[3];            // rest pose to camera space: root, global joint, neck joint

@@ -3,8 +3,10 @@
 //   z = sum_k w_k Z_k;  o = B z;  position += o[0:3], q = nudge(q, o[3:6]), log scale += o[6:9], logit += o[9],
 //   colour += o[10:13];  mean = F p + origin, M = F R(q) S;  then EWA projection (kernels/common/projection.h)
 //
-// 16 Gaussians per vector. What bounds it is reading the bases, 13 * rank * 2 bytes a Gaussian (520 at rank 20). Hence:
+// 16 Gaussians per vector. What bounds it is memory: bases, up to 13 * rank * 2 bytes a Gaussian (520 at rank 20), and
+// 64 bytes of splat written. Hence:
 // - A block whose Gaussians all certainly face away is left before its bases are read (see certainly_faded).
+// - Channels whose bases are zero for a whole block are not stored.
 // - The latents are mixed per block from the few anchors that its 16 neighbours share, by broadcast, not by gathering.
 // Which worker takes which chunk is decided as they go; where a chunk's results lie is not, so neither is their order.
 #include "csrc/cpu/stages.h"
@@ -92,38 +94,62 @@ void mix_latents(const DeformStage& s, int block, Floats* z) {
     }
 }
 
-// base + factor * (row `channel` of the bases . z)
-BEING_INLINE Floats offset(const Half* basis, int rank, int channel, const Floats* z, const Floats& base) {
-    const Half* b = basis + size_t(channel) * rank * kLanes;
-    Floats even = base, odd = 0.0f;
-    int k = 0;
-    for (; k + 1 < rank; k += 2) {
-        prefetch(b + config::kChannels * rank * kLanes + k * kLanes);  // the next block's
-        even = fused(Floats::load_half(b + k * kLanes), z[k], even);
-        odd = fused(Floats::load_half(b + (k + 1) * kLanes), z[k + 1], odd);
+// Reads a block's bases channel by channel, in order; a channel that is zero for all 16 Gaussians is not stored.
+class Offsets {
+  public:
+    Offsets(const DeformStage& s, int block, const Floats* z)
+        : next_(s.basis + size_t(s.basis_begin[block]) * s.rank * kLanes),
+          channels_(s.basis_channels[block]),
+          rank_(s.rank),
+          z_(z) {}
+
+    // base + B[channel] . z
+    BEING_INLINE Floats added_to(const Floats& base, int channel) {
+        if (!(channels_ >> channel & 1)) return base;
+        // Two sums, so that one multiplication does not wait for the last.
+        Floats even = base, odd = 0.0f;
+        int k = 0;
+        for (; k + 1 < rank_; k += 2) {
+            prefetch(next_ + config::kBasisAhead);
+            even = fused(Floats::load_half(next_), z_[k], even);
+            odd = fused(Floats::load_half(next_ + kLanes), z_[k + 1], odd);
+            next_ += 2 * kLanes;
+        }
+        if (k < rank_) {
+            even = fused(Floats::load_half(next_), z_[k], even);
+            next_ += kLanes;
+        }
+        return even + odd;
     }
-    if (k < rank) even = fused(Floats::load_half(b + k * kLanes), z[k], even);
-    return even + odd;
-}
+
+  private:
+    const Half* next_;
+    const uint32_t channels_;
+    const int rank_;
+    const Floats* z_;
+};
 
 Gaussian deform(const DeformStage& s, int block, const Gaussian& g) {
     Floats z[kLargestRank];
-    mix_latents(s, block, z);
-    const int rank = s.rank;
-    const Half* b = s.basis + size_t(block) * config::kChannels * rank * kLanes;
+    if (s.basis_channels[block]) mix_latents(s, block, z);
+    Offsets offsets(s, block, z);
     const Floats zero = 0.0f, log2_e = 1.44269504f;
-    Gaussian out;
-    out.position = {offset(b, rank, 0, z, g.position.x), offset(b, rank, 1, z, g.position.y),
-                    offset(b, rank, 2, z, g.position.z)};
-    out.rotation =
-        nudge(g.rotation, {offset(b, rank, 3, z, zero), offset(b, rank, 4, z, zero), offset(b, rank, 5, z, zero)});
-    out.scale = {power_of_two(fused(offset(b, rank, 6, z, zero), log2_e, g.scale.x)),
-                 power_of_two(fused(offset(b, rank, 7, z, zero), log2_e, g.scale.y)),
-                 power_of_two(fused(offset(b, rank, 8, z, zero), log2_e, g.scale.z))};
-    out.opacity = logistic(offset(b, rank, 9, z, g.opacity));
-    out.colour = {offset(b, rank, 10, z, g.colour.x), offset(b, rank, 11, z, g.colour.y),
-                  offset(b, rank, 12, z, g.colour.z)};
-    out.unfading = g.unfading;
+    Gaussian out = g;
+    out.position.x = offsets.added_to(g.position.x, 0);
+    out.position.y = offsets.added_to(g.position.y, 1);
+    out.position.z = offsets.added_to(g.position.z, 2);
+    Vector3<Floats> turn;
+    turn.x = offsets.added_to(zero, 3);
+    turn.y = offsets.added_to(zero, 4);
+    turn.z = offsets.added_to(zero, 5);
+    out.rotation = nudge(g.rotation, turn);
+    out.scale.x = power_of_two(fused(offsets.added_to(zero, 6), log2_e, g.scale.x));
+    out.scale.y = power_of_two(fused(offsets.added_to(zero, 7), log2_e, g.scale.y));
+    out.scale.z = power_of_two(fused(offsets.added_to(zero, 8), log2_e, g.scale.z));
+    out.opacity = logistic(offsets.added_to(g.opacity, 9));
+    out.colour.x = offsets.added_to(g.colour.x, 10);
+    out.colour.y = offsets.added_to(g.colour.y, 11);
+    out.colour.z = offsets.added_to(g.colour.z, 12);
     return out;
 }
 

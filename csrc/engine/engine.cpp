@@ -289,6 +289,8 @@ Engine::Engine(const AvatarView& avatar, int threads, const std::string& level)
     d.rank = n.rank;
     d.latent_stride = n.latent_stride;
     d.basis = n.basis.data();
+    d.basis_begin = n.basis_begin.data();
+    d.basis_channels = n.basis_channels.data();
     d.basis_bound = n.basis_bound.data();
     d.anchor_begin = n.anchor_begin.data();
     d.anchor_index = n.anchor_index.data();

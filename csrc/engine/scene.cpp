@@ -220,8 +220,31 @@ void pack_network(const NetworkView& view, const int32_t* source, int offset_blo
             out.anchor_bias[(size_t(a / kLanes) * view.hidden2 + n) * kLanes + a % kLanes] = float(sum);
         }
 
-    const size_t per_block = size_t(config::kChannels) * view.rank;
-    out.basis.resize(offset_blocks * per_block * kLanes);
+    // Bases: of each block, the channels that some Gaussian of it uses.
+    const size_t per_gaussian = size_t(config::kChannels) * view.rank;
+    out.basis_begin.resize(size_t(offset_blocks));
+    out.basis_channels.resize(size_t(offset_blocks));
+    std::vector<Half> stored;
+    for (int block = 0; block < offset_blocks; ++block) {
+        out.basis_begin[size_t(block)] = int32_t(stored.size() / (size_t(view.rank) * kLanes));
+        for (int channel = 0; channel < config::kChannels; ++channel) {
+            std::vector<Half> rows(size_t(view.rank) * kLanes, 0);
+            bool used = false;
+            for (int lane = 0; lane < kLanes; ++lane) {
+                const int32_t i = source[block * kLanes + lane];
+                for (int k = 0; i >= 0 && k < view.rank; ++k) {
+                    const Half value = view.basis[size_t(i) * per_gaussian + size_t(channel) * view.rank + k];
+                    rows[size_t(k) * kLanes + lane] = value;
+                    used |= (value & 0x7fff) != 0;
+                }
+            }
+            if (!used) continue;
+            out.basis_channels[size_t(block)] |= 1u << channel;
+            stored.insert(stored.end(), rows.begin(), rows.end());
+        }
+    }
+    out.basis.resize(stored.size() + config::kBasisAhead);
+    std::copy(stored.begin(), stored.end(), out.basis.data());
     out.basis_bound.resize(size_t(offset_blocks) * 2 * out.latent_stride);
     out.anchor_begin.resize(size_t(offset_blocks) + 1);
     std::vector<int32_t> anchors;
@@ -231,9 +254,7 @@ void pack_network(const NetworkView& view, const int32_t* source, int offset_blo
         for (int lane = 0; lane < kLanes; ++lane) {
             const int32_t i = source[block * kLanes + lane];
             if (i < 0) continue;
-            const Half* from = view.basis + size_t(i) * per_block;
-            for (size_t row = 0; row < per_block; ++row)
-                out.basis[(block * per_block + row) * kLanes + lane] = from[row];
+            const Half* from = view.basis + size_t(i) * per_gaussian;
             for (int k = 0; k < view.rank; ++k)
                 for (int kind = 0; kind < 2; ++kind) {  // position, rotation
                     double square = 0;

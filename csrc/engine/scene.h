@@ -28,7 +28,8 @@ struct PackedNetwork {
     Buffer<float> head_weight_0, anchor_bias, head_weight_1, head_bias_1;
     Buffer<Half> basis;
     Buffer<float> basis_bound, anchor_weight;
-    Buffer<int32_t> anchor_begin, anchor_index;
+    Buffer<int32_t> anchor_begin, anchor_index, basis_begin;
+    Buffer<uint32_t> basis_channels;
 };
 
 // Colour match across the seam. Offsets are linear in the latents, so the head's mean colour per sector is too:
