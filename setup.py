@@ -23,6 +23,7 @@ class CMakeBuild(build_ext):
         build = Path(self.build_temp).resolve() / "cmake"
         configure = [
             "cmake",
+            "--fresh",  # pip builds in a temporary environment: the tools that an earlier cache names may be gone
             *("-S", str(ROOT), "-B", str(build)),
             f"-DCMAKE_BUILD_TYPE={'Debug' if self.debug else 'Release'}",
             f"-DPython_EXECUTABLE={sys.executable}",
