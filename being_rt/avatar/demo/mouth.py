@@ -7,6 +7,7 @@ the offset network brightens them as the jaw drops (see ``network``).
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,8 +66,8 @@ def build_teeth(mesh: Mesh, faces: NDArray[np.int64], upper: bool, traits: Perso
     gap = (1.0 - np.abs(across)) * widths[tooth] * 0.5
     edge_y = p[:, 1].min() if upper else p[:, 1].max()
     height = (p[:, 1] - edge_y) * (1.0 if upper else -1.0)  # from the biting edge towards the gum
-    rounded = 0.00055 * np.abs(across) ** 3.5 + short[tooth] + np.where(tooth == 2, 0.0011 * np.abs(across), 0.0)
-    gone = (height < rounded) | ((gap < 0.00010 + 0.00022 * smoothstep(0.004, 0.0, height)) & (height < 0.0065))
+    rounded = 0.00034 * np.abs(across) ** 4 + short[tooth] + np.where(tooth == 2, 0.0007 * np.abs(across), 0.0)
+    gone = (height < rounded) | ((gap < 0.00008 + 0.00010 * smoothstep(0.004, 0.0, height)) & (height < 0.0065))
     gum_line = (0.0086 if upper else 0.0078) - 0.0011 * across**2 - 0.0006 * (tooth == 1) - 0.00012 * tooth
     gum = smoothstep(gum_line - 0.00025, gum_line + 0.00025, height)
 
@@ -90,7 +91,7 @@ def build_teeth(mesh: Mesh, faces: NDArray[np.int64], upper: bool, traits: Perso
     enamel *= 1.0 - neck_tint * np.array([0.10, 0.17, 0.26])
     translucent = smoothstep(0.0016, 0.0003, height - rounded)[:, None]
     enamel *= 1.0 - translucent * np.array([0.24, 0.18, 0.12])
-    enamel *= (0.36 + 0.64 * smoothstep(0.0, 0.00085, gap))[:, None] ** np.array([0.8, 1.0, 1.1])
+    enamel *= (0.48 + 0.52 * smoothstep(0.0, 0.00055, gap))[:, None] ** np.array([0.8, 1.0, 1.1])
     flesh = linear((196, 112, 108)) * (1.0 - 0.35 * traits.skin_tone) * (1.0 + 0.10 * noise(p, 0.002, 3))[:, None]
     flesh *= (0.72 + 0.28 * smoothstep(0.0, 0.0009, gap))[:, None]
     colour = enamel * (1.0 - gum[:, None]) + flesh * gum[:, None]
@@ -110,28 +111,38 @@ def build_teeth(mesh: Mesh, faces: NDArray[np.int64], upper: bool, traits: Perso
 
 def build_cavity(mesh: Mesh, faces: NDArray[np.int64], traits: PersonTraits, spacing: float = 1.0) -> Cloud:
     """Cheeks, palate and throat: red near the lips, black behind."""
-    front = mesh.average[mesh.faces[faces]].mean(1)[:, 2]
-    radius = (0.00115 + 0.0012 * smoothstep(0.006, 0.020, front.max() - front)) * spacing
-    samples = scatter(mesh, faces, radius, seed=traits.seed + 2)
+    behind = _behind_lips(mesh.average[np.unique(mesh.faces[faces])])
+    radius = 0.00085 + 0.0015 * smoothstep(0.003, 0.016, behind(mesh.average[mesh.faces[faces]].mean(1)))
+    samples = scatter(mesh, faces, radius * spacing, seed=traits.seed + 2)
     normals = smooth_normals(mesh, faces)
     normal = unit(np.einsum("nk,nkd->nd", samples.barycentric, normals[mesh.faces[samples.face]]))
     p = samples.average
-    # Depth behind the lips' inner edge, which curves back towards the corners.
-    knots = np.linspace(0.0, MOUTH_HALF, 14)
-    column = np.clip(np.searchsorted(knots, np.abs(p[:, 0])) - 1, 0, len(knots) - 2)
-    edge = np.array([p[column == index, 2].max(initial=-1.0) for index in range(len(knots) - 1)])
-    depth = np.clip(np.interp(np.abs(p[:, 0]), 0.5 * (knots[1:] + knots[:-1]), edge) - p[:, 2], 0.0, None)
+    depth = behind(p)
     lit = 0.42 * np.exp(-depth / 0.0065) + 0.040 * np.exp(-depth / 0.030)
     inner = smoothstep(0.0, 0.005, depth)[:, None]
     flesh = linear((156, 72, 68)) * (1.0 - 0.45 * traits.skin_tone)
     flesh = linear(traits.lip_colour) * [0.85, 0.7, 0.7] * (1.0 - inner) + flesh * inner
     flesh = flesh * (1.0 + 0.10 * noise(p, 0.004, 8))[:, None]
     colour = develop(flesh * lit[:, None] ** np.array([0.9, 1.08, 1.08]))
-    sigma = (0.00115 + 0.0012 * smoothstep(0.006, 0.020, depth)) * spacing * 1.15
+    sigma = (0.00085 + 0.0015 * smoothstep(0.003, 0.016, depth)) * spacing * 1.1
     # Kept off the lips' and the chin's skin, through which it would show.
     back = (0.0016 * smoothstep(0.0008, 0.004, depth))[:, None] * np.array([0.0, 0.0, -1.0])
     scale = np.stack([sigma, sigma, 0.4 * sigma], 1)
     return cloud("mouth", samples, normal, scale, colour, 0.98, position=samples.person + back)
+
+
+def _behind_lips(vertices: Array) -> Callable[[Array], Array]:
+    """Depth of points behind the inner edge of the lips, metres, from the vertices of the cavity."""
+    knots = np.linspace(0.0, MOUTH_HALF, 9)
+    column = np.clip(np.searchsorted(knots, np.abs(vertices[:, 0])) - 1, 0, len(knots) - 2)
+    edge = np.array([vertices[column == index, 2].max(initial=-1.0) for index in range(len(knots) - 1)])
+    middle = 0.5 * (knots[1:] + knots[:-1])
+    filled = edge > -0.5
+
+    def behind(points: Array) -> Array:
+        return np.clip(np.interp(np.abs(points[:, 0]), middle[filled], edge[filled]) - points[:, 2], 0.0, None)
+
+    return behind
 
 
 def build_tongue(mesh: Mesh, faces: NDArray[np.int64], traits: PersonTraits, spacing: float = 1.0) -> Cloud:

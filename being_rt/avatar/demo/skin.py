@@ -268,8 +268,12 @@ def shade_skin(studio: Studio, samples: Samples, limit: float = 0.0022) -> SkinS
     near = nearest(position).query(position, 12)[1]
     seen = Visibility(seen.ambient[near].mean(1), unit(seen.bent[near].mean(1)), seen.lamps[near].mean(1))
     soft = unit(studio.normal(position, 2.4e-3) + 0.3 * normal)
+    # Skin that hair hides is full of roots: they take the red out of the deep shade along the hairline.
+    haired = np.maximum(smoothstep(0.050, 0.066, place.y), smoothstep(-0.004, -0.018, place.z) * (place.y > 0.0))
+    haired = (0.75 * haired * smoothstep(0.52, 0.20, seen.ambient))[:, None]
     brow = studio.brow_shadow(samples.average)[:, None]
     pigment = albedo(place, traits) * (1.0 - brow) + traits.brow_albedo * brow
+    pigment = pigment * (1.0 - haired) + 0.9 * traits.hair_albedo * haired
     pigment = pigment * _hollow(place, traits)[:, None] ** np.array([0.7, 1.0, 1.0])
     pigment = pigment * (1.0 - 0.84 * smoothstep(0.45, 1.0, nostril)[:, None] * np.array([0.92, 1.0, 1.0]))
     seen = Visibility(seen.ambient * (1.0 - 0.6 * nostril), seen.bent, seen.lamps * (1.0 - 0.7 * nostril[:, None]))
