@@ -16,8 +16,8 @@ from scipy.interpolate import PchipInterpolator
 from scipy.spatial import cKDTree
 
 from being_rt.avatar.demo.cloud import bell, noise, smoothstep, unit
-from being_rt.avatar.demo.lighting import Distance, Visibility, develop, diffuse, linear, specular, visibility
-from being_rt.avatar.demo.torso import HIGH, LOW, Body, Patch, gradient_normal, scatter_on
+from being_rt.avatar.demo.lighting import Distance, Visibility, develop, diffuse, linear, specular
+from being_rt.avatar.demo.torso import HIGH, LOW, Body, Patch, See, gradient_normal, scatter_on
 from being_rt.avatar.demo.traits import PersonTraits
 
 Array = NDArray[np.float64]
@@ -42,6 +42,8 @@ class Cloth:
     sheen: float = 0.020  # reflectance of its highlight
     fuzz: float = 0.25  # brightening towards the outline, by fibres that stand off
     grain: float = 0.03  # spread of brightness from thread to thread
+    yarn: tuple[float, float, float] = (0.0022, 0.00050, 0.0)  # length, width, slant (radians) of visible threads
+    contrast: float = 0.10  # spread of their brightness
 
 
 def _crease(phase: Array) -> Array:
@@ -75,15 +77,15 @@ class Neckline:
         return point, np.interp(run, self._run, self._azimuth)
 
 
-def dress(body: Body, traits: PersonTraits, rng: np.random.Generator) -> tuple[list[Patch], Distance]:
+def dress(body: Body, traits: PersonTraits, see: See, rng: np.random.Generator) -> tuple[list[Patch], Distance]:
     """Clothes of one person.
 
     Returns:
         Patches of Gaussians; a function that is positive where skin stays bare.
     """
     main, under = linear(traits.garment_colour), linear(traits.undershirt_colour)
-    knit = Cloth(main, 0.95, 0.012, 0.35, 0.045)
-    tailor = Tailor(body, traits, rng)
+    knit = Cloth(main, 0.95, 0.012, 0.35, 0.040, (0.0019, 0.00055, 0.0), 0.13)
+    tailor = Tailor(body, traits, see, rng)
     kind = traits.garment
     if kind == "crew":
         line = Neckline(body, NECKLINES["crew"])
@@ -96,7 +98,7 @@ def dress(body: Body, traits: PersonTraits, rng: np.random.Generator) -> tuple[l
         tailor.band(line, knit, 0.0062, 0.019)
         bare = line.above
         if traits.femininity < 0.5:
-            vest = Cloth(under, 0.85, 0.016, 0.25, 0.02)
+            vest = Cloth(under, 0.85, 0.016, 0.25, 0.02, contrast=0.04)
             tailor.shell(inner, vest, 0.0026, 0.009, until=line, drape=0.2)
             tailor.band(inner, vest, 0.0028, 0.014)
             bare = inner.above
@@ -105,11 +107,11 @@ def dress(body: Body, traits: PersonTraits, rng: np.random.Generator) -> tuple[l
         tailor.shell(line, knit, 0.0055, 0.0)
         bare = tailor.roll(knit)
     elif kind == "shirt":
-        bare = tailor.shirt(Cloth(main, 0.70, 0.022, 0.12, 0.012))
+        bare = tailor.shirt(Cloth(main, 0.70, 0.022, 0.12, 0.012, (0.0055, 0.00035, 0.0), 0.055))
     else:
         jacket = Neckline(body, NECKLINES["jacket"])
-        bare = tailor.shirt(Cloth(under, 0.70, 0.022, 0.12, 0.012), until=jacket)
-        wool = Cloth(main, 0.80, 0.020, 0.22, 0.05)
+        bare = tailor.shirt(Cloth(under, 0.70, 0.022, 0.12, 0.012, contrast=0.03), until=jacket)
+        wool = Cloth(main, 0.80, 0.020, 0.22, 0.045, (0.0020, 0.00042, 0.8), 0.16)
         tailor.shell(jacket, wool, 0.0100, 0.012)
         tailor.lapels(jacket, wool, 0.0100)
     return tailor.finish(), bare
@@ -134,8 +136,8 @@ class _Piece:
 class Tailor:
     """Cuts the pieces of one garment and lights them together."""
 
-    def __init__(self, body: Body, traits: PersonTraits, rng: np.random.Generator) -> None:
-        self.body, self.rng = body, rng
+    def __init__(self, body: Body, traits: PersonTraits, see: See, rng: np.random.Generator) -> None:
+        self.body, self.see, self.rng = body, see, rng
         self.pieces: list[_Piece] = []
         self.seed = int(traits.seed) * 13 + 5
 
@@ -176,14 +178,14 @@ class Tailor:
         drape: float = 1.0,
         height: Callable[[Array], Array] | None = None,
     ) -> None:
-        """Cloth over the body below a neckline, its edge ``tuck`` metres under a strip; with ``until`` only above that."""
+        """Cloth over the body below a neckline, its edge ``tuck`` metres under a strip; with ``until`` above that."""
         body, depth = self.body, 0.0030 * drape * (0.5 + 50.0 * thickness)
 
         def spacing(points: Array) -> Array:
             p = points - body.root
-            coarse = 1.0 + 0.7 * smoothstep(-0.14, -0.22, p[:, 1])
+            coarse = 1.0 + 1.1 * smoothstep(-0.145, -0.19, p[:, 1])
             # Finer on the crest of the shoulders: large disks would stand off it like feathers.
-            return 0.0036 * coarse * (0.55 + 0.45 * smoothstep(0.0, 0.5, body.normal(points)[:, 2]))
+            return 0.0044 * coarse * (0.55 + 0.45 * smoothstep(0.0, 0.5, body.normal(points)[:, 2]))
 
         points = scatter_on(body, thickness, body.root + LOW + 0.002, body.root + HIGH - 0.002, spacing, self.rng)
         edge = -line.above(points)
@@ -215,7 +217,7 @@ class Tailor:
         up = np.tile([0.1, 1.0, 0.1], (count, 1))
         self.pieces.append(_Piece(points, normal, up, scale, cloth.albedo * grain, cloth, hold, False, np.ones(count)))
         # A coarse lining plugs what gaps the cloth has.
-        lining = np.flatnonzero((self.rng.random(count) < 0.35) & (normal[:, 2] > 0.25))
+        lining = np.flatnonzero((self.rng.random(count) < 0.28) & (normal[:, 2] > 0.25))
         self.pieces.append(
             _Piece(
                 points[lining] - normal[lining] * 0.0018,
@@ -227,6 +229,32 @@ class Tailor:
                 hold[lining],
                 False,
                 np.full(len(lining), 0.96),
+            )
+        )
+        self._threads(points, normal, cloth, hold)
+
+    def _threads(self, points: Array, normal: Array, cloth: Cloth, hold: Array) -> None:
+        """Threads of the weave that catch the eye: thin Gaussians just over the cloth, lighter and darker than it."""
+        near = (points[:, 1] > self.body.root[1] - 0.16) & (normal[:, 2] > 0.0)
+        pick = self.rng.permutation(np.repeat(np.flatnonzero(near), 2))[:1700]
+        length, width, slant = cloth.yarn
+        way = np.array([np.sin(slant), np.cos(slant), 0.0])
+        along = unit(way - (normal[pick] @ way)[:, None] * normal[pick])
+        across = np.cross(normal[pick], along)
+        shift = self.rng.uniform(-0.002, 0.002, (len(pick), 2))
+        count = len(pick)
+        tone = np.exp(cloth.contrast * self.rng.choice([-1.0, 1.0], count) * self.rng.uniform(0.5, 1.5, count))
+        self.pieces.append(
+            _Piece(
+                points[pick] + along * shift[:, :1] + across * shift[:, 1:] + normal[pick] * 0.0007,
+                normal[pick],
+                along,
+                np.tile([length, width, 0.0003], (count, 1)),
+                cloth.albedo * tone[:, None],
+                cloth,
+                hold[pick],
+                False,
+                np.ones(count),
             )
         )
 
@@ -285,7 +313,7 @@ class Tailor:
 
     def band(self, line: Neckline, cloth: Cloth, thickness: float, width: float) -> None:
         """A ribbed band along a neckline: ribs across it, a rolled edge above, a stitched one below."""
-        count, rows = int(line.length / 0.0016), 9
+        count, rows = int(line.length / 0.0019), 9
         curve, azimuth = line.at((np.arange(count) + 0.5) / count)
         forward = np.abs(azimuth) < np.radians(165)
         curve = curve[forward]
@@ -391,17 +419,19 @@ class Tailor:
         leaf = fold[:, None] * (1 - v) + edge[:, None] * v + bulge
         away = body.exact_distance(leaf.reshape(-1, 3))
         flat = leaf.reshape(-1, 3)
-        leaf = (flat + gradient_normal(flat, body.exact_distance) * np.maximum(0.0070 - away, 0.0)[:, None]).reshape(
-            leaf.shape
-        )
+        least = np.broadcast_to(0.0072 - 0.0016 * v[:, :, 0], leaf.shape[:2]).reshape(-1)
+        leaf = flat + gradient_normal(flat, body.exact_distance) * np.maximum(least - away, 0.0)[:, None]
+        leaf = leaf.reshape(count, rows, 3)
+        for _ in range(3):  # starched: no dents
+            leaf[1:-1] = 0.25 * leaf[:-2] + 0.5 * leaf[1:-1] + 0.25 * leaf[2:]
         dim = np.ones((count, rows))
         dim[:, -2] = 0.90  # stitching along the edge
         dim[1, :] = 0.90
-        self.strip(leaf, cloth, 0.62, 0.66, dim, hold=0.35, fade=False)
+        self.strip(leaf, cloth, 0.75, 0.72, dim, hold=0.35, fade=False)
         w = np.linspace(0.0, 1.0, 5)[None, :, None]
         stand = fold[:, None] * (1 - w) + base[:, None] * w
         stand = stand - out[:, None] * 0.0022
-        self.strip(stand, cloth, 0.62, 0.72, np.full((count, 5), 0.92), hold=0.35, fade=False)
+        self.strip(stand, cloth, 0.95, 0.90, np.full((count, 5), 0.92), hold=0.35, fade=False)
 
     def _button(self, height: float, cloth: Cloth) -> None:
         centre = self.body.outwards(np.zeros(1), np.array([height]))[0] + [0.0, 0.0, 0.0065]
@@ -478,7 +508,7 @@ class Tailor:
         for piece in self.pieces:
             normal = unit(piece.normal)
             start = piece.position + normal * (0.0045 if piece.raised else 0.0060)
-            seen = visibility(start, normal, self.occluder, reach=0.05)
+            seen = self.see(start, normal, self.occluder)
             if tree is not None and not piece.raised:
                 seen = self._under(piece, normal, seen, tree)
             light = piece.albedo * piece.dim[:, None] * diffuse(normal, seen, 0.12)

@@ -31,6 +31,7 @@ from being_rt.avatar.demo.traits import PersonTraits
 from being_rt.flame.rig import Rig
 
 Array = NDArray[np.float64]
+PARTING_Z = -0.050  # hair from before this place falls in front of the shoulders, the rest behind them
 GREY = linear((196, 194, 192))  # a hair without pigment, seen among others
 
 # Hairlines: height over azimuth. From 83 degrees on all run alike, over the ear, behind it and along the nape.
@@ -70,10 +71,11 @@ class Style:
     gather: float = 0.55  # how far a strand's tip moves to its lock's guide, 0..1
     stray: float = 0.10  # random turn of a strand's direction
     lock_turn: float = 0.15  # random turn of a lock's direction
+    short_edge: float = 0.45  # how much shorter strands are at the hairline
     hangs: bool = False  # falls freely once past the head's widest place
     cut: float | None = None  # standard height at which hanging hair ends
     turn_in: float = 0.0  # how much hanging tips bend towards the neck
-    baby_hairs: int = 520
+    baby_hairs: int = 700
     fly_aways: int = 90
     cap: int = 1700
     cap_opacity: float = 0.96
@@ -208,7 +210,7 @@ def _hanging(traits: PersonTraits, hairline: Hairline) -> Style:
         hangs=True,
         cut=Scalp.CROWN - traits.hair_length,
         turn_in=0.9 if short else 0.10,
-        baby_hairs=420,
+        baby_hairs=650,
         fly_aways=110,
     )
 
@@ -228,7 +230,7 @@ def _bun(traits: PersonTraits, hairline: Hairline) -> Style:
 
     return Style(
         hairline, comb, thickness, length, _front_weighted, segments=8, strands=1150, width=0.0005, locks=240,
-        gather=0.25, stray=0.03, lock_turn=0.05, baby_hairs=700, fly_aways=80,
+        gather=0.25, short_edge=0.0, stray=0.03, lock_turn=0.05, baby_hairs=700, fly_aways=80,
     )  # fmt: skip
 
 
@@ -253,8 +255,8 @@ def _curly(traits: PersonTraits, hairline: Hairline) -> Style:
         return _front_weighted(place)
 
     return Style(
-        hairline, comb, thickness, lambda place: full + 0 * place[:, 0], density, strands=2300 if crop else 700,
-        width=0.00050, locks=900 if crop else 260, fly_aways=0, cap_opacity=0.97, cap_lift=0.55, segments=14,
+        hairline, comb, thickness, lambda place: full + 0 * place[:, 0], density, strands=1750 if crop else 720,
+        width=0.00050, locks=420 if crop else 260, fly_aways=0, cap_opacity=0.97, cap_lift=0.55, segments=17,
     )  # fmt: skip
 
 
@@ -306,8 +308,10 @@ def build_hair(
             parts += _knot(scalp, traits, rng)
         parts += _strays(scalp, style, traits, rng)
     hair = Fibres.concatenate(parts)
+    if not style.hangs:
+        hair = hair[~scalp.on_ear(hair.centre)]
     seen = light_through(hair, scalp)
-    light = shade_strands(hair.albedo, hair.tangent, hair.normal, seen)
+    light = shade_strands(hair.albedo, hair.tangent, hair.normal, seen, hair.gloss[:, None])
     return head_layer(hair, develop(light), scalp)
 
 
@@ -336,7 +340,7 @@ def _cap(scalp: Scalp, style: Style, traits: PersonTraits, rng: np.random.Genera
         style.hairline.distance(centres) + 0.002, np.clip(style.density(centres), 0.3, 1.0), style.cap, rng
     )
     place = scalp.standard(start)
-    depth = style.hairline.distance(place)
+    depth = style.hairline.distance(place) - np.abs(0.0030 * rng.normal(size=len(start)))  # a broken edge
     normal = scalp.field.normal(start)
     tangent = unit(style.comb(place, normal) + 1e-6)
     tangent = unit(tangent - np.einsum("nd,nd->n", tangent, normal)[:, None] * normal)
@@ -347,8 +351,8 @@ def _cap(scalp: Scalp, style: Style, traits: PersonTraits, rng: np.random.Genera
         tangent,
         normal,
         np.stack([1.3 * spread, 0.9 * spread, 0 * spread + 0.0007], axis=1),
-        np.tile(_mean_albedo(traits), (len(start), 1)) * 0.62,
-        style.cap_opacity * smoothstep(-0.001, 0.012, depth),
+        np.tile(_mean_albedo(traits), (len(start), 1)) * (0.95 - 0.35 * smoothstep(0.0, 0.02, depth))[:, None],
+        style.cap_opacity * smoothstep(-0.001, 0.013, depth),
         triangle,
         np.zeros(len(start)),
     )
@@ -366,7 +370,7 @@ def _grow(
     steps = np.repeat(_segment_shares(style, float(np.median(length))), finer) / finer
     share = np.cumsum(steps)
     # Hair from the front of the ears falls before the shoulders, the rest behind them.
-    ahead = np.where(scalp.standard(start)[:, 2] > -0.050, 1.0, -1.0)
+    ahead = np.where(scalp.standard(start)[:, 2] > PARTING_Z, 1.0, -1.0)
     for index in range(len(steps)):
         normal = field.normal(here)
         place = scalp.standard(here)
@@ -440,7 +444,7 @@ def _cut(nodes: Array, height: Array) -> Array:
     return nodes[rows[:, None], index] * (1 - blend) + nodes[rows[:, None], index + 1] * blend
 
 
-def _rest_on(body: Distance, points: Array, clearance: float = 0.004) -> Array:
+def _rest_on(body: Distance, points: Array, clearance: float = 0.015) -> Array:
     """Push points out of the body."""
     low = np.flatnonzero(points[:, 1] < -0.09)
     near = points[low]
@@ -472,7 +476,9 @@ def _tresses(
 ) -> list[Fibres]:
     """Wide strands that carry the volume, and the fine ones on top of them."""
     centres = scalp.triangle_centres()
-    inside, density = style.hairline.distance(centres), style.density(centres)
+    inside = style.hairline.distance(centres)
+    front = smoothstep(0.016, 0.005, inside) * smoothstep(-0.04, -0.02, centres[:, 2])
+    density = style.density(centres) * (1.0 + 0.9 * front)  # the line in front is seen closest
     parts = []
     for wide in (True, False):
         triangle, _, start = scalp.roots(inside + 0.003, density, style.strands // (4 if wide else 1), rng)
@@ -487,13 +493,20 @@ def _tresses(
         guides = rng.choice(count, min(style.locks, count), replace=False)
         lock = cKDTree(start[guides]).query(start + 0.002 * rng.normal(size=start.shape))[1]
         turn = style.lock_turn * rng.normal(size=(len(guides), 3))[lock] + style.stray * rng.normal(size=(count, 3))
-        length = style.length(place) * rng.uniform(0.80, 1.12, count) * (1.0 if style.hangs else 0.55 + 0.45 * edge)
+        length = (
+            style.length(place)
+            * rng.uniform(0.80, 1.12, count)
+            * (1.0 if style.hangs else 1.0 - style.short_edge * (1.0 - edge))
+        )
         nodes = _grow(scalp, style, start, layer * (0.35 + 0.65 * edge), length, turn, body)
         nodes = _gather(nodes, lock, guides, style.gather * rng.uniform(0.5, 1.0, count))
         if style.cut is not None:
             level = scalp.from_standard(np.array([[0.0, style.cut, 0.0]]))[0, 1]
             ends = 0.010 * rng.normal(size=len(guides))[lock] + 0.006 * rng.normal(size=count)
-            nodes = _cut(nodes, level + ends + (0.012 if wide else 0.0))
+            # Behind, hair ends on the shoulders: below them it would only show through.
+            shoulder = float(scalp.rig.joint_rest[0, 1]) + 0.045
+            behind = (place[:, 2] < PARTING_Z) & (level < shoulder)
+            nodes = _cut(nodes, np.where(behind, shoulder, level) + ends + (0.012 if wide else 0.0))
         if style.hangs:
             nodes = _wave(nodes, lock, traits.hair_wave, rng)
         tone = np.exp(0.13 * rng.normal(size=len(guides)))[lock][:, None]
@@ -626,19 +639,22 @@ def _coils(scalp: Scalp, style: Style, traits: PersonTraits, rng: np.random.Gene
     depth = style.hairline.distance(place) + 0.0012 * rng.normal(size=len(start))
     keep = depth > 0.0
     triangle, start, place, depth = triangle[keep], start[keep], place[keep], depth[keep]
-    count, arcs = len(start), 5
+    count, arcs = len(start), 7
     edge = smoothstep(0.0, 0.008, depth)
     thick = style.thickness(place)
     normal = scalp.field.normal(start)
-    lean = unit(normal + 0.35 * rng.normal(size=(count, 3)))
+    # Neighbours gather into tufts that lean, rise and shine alike.
+    guides = rng.choice(count, min(style.locks, count), replace=False)
+    tuft = cKDTree(start[guides]).query(start)[1]
+    lean = unit(normal + 0.45 * rng.normal(size=(len(guides), 3))[tuft] + 0.20 * rng.normal(size=(count, 3)))
     side = unit(np.cross(lean, rng.normal(size=(count, 3))))
     other = np.cross(lean, side)
-    radius = np.minimum(rng.uniform(0.0013, 0.0026, count) * (1.0 + 12.0 * thick), 0.7 * thick + 0.0006)
-    top = thick * rng.uniform(0.55, 1.10, count) * (0.45 + 0.55 * edge)
+    radius = np.minimum(rng.uniform(0.0011, 0.0021, count) * (1.0 + 12.0 * thick), 0.7 * thick + 0.0006)
+    top = thick * rng.uniform(0.60, 1.05, count) * rng.uniform(0.78, 1.12, len(guides))[tuft] * (0.45 + 0.55 * edge)
     t = np.linspace(0.0, 1.0, arcs + 1)
     angle = (
         rng.uniform(0, 2 * np.pi, count)[:, None]
-        + 2 * np.pi * 1.15 * t[None, :] * rng.choice([-1.0, 1.0], count)[:, None]
+        + 2 * np.pi * 1.4 * t[None, :] * rng.choice([-1.0, 1.0], count)[:, None]
     )
     rise = top[:, None] - (0.5 - t[None, :]) * np.minimum(0.004, 0.5 * thick)[:, None]
     nodes = (
@@ -649,7 +665,7 @@ def _coils(scalp: Scalp, style: Style, traits: PersonTraits, rng: np.random.Gene
     )
     lift = np.maximum(0.0004 - scalp.field.distance(nodes.reshape(-1, 3)), 0.0)
     nodes = nodes + (scalp.field.normal(nodes.reshape(-1, 3)) * lift[:, None]).reshape(nodes.shape)
-    albedo = _albedo(traits, place, rng)
+    albedo = _albedo(traits, place, rng) * np.exp(0.22 * rng.normal(size=len(guides)))[tuft][:, None]
     width = style.width * rng.uniform(0.8, 1.25, count) * _relative_width(style, place) * (0.6 + 0.4 * edge)
     strands = Strands(
         nodes, triangle, albedo, width, 0.86 * (0.5 + 0.5 * edge), root_shade=0.8, tip_width=0.8, tip_fade=0.8
@@ -663,7 +679,7 @@ def _ringlets(scalp: Scalp, style: Style, traits: PersonTraits, rng: np.random.G
     inside, density = style.hairline.distance(centres), style.density(centres)
     parts = []
     for wide in (True, False):
-        triangle, _, start = scalp.roots(inside + 0.001, density, style.strands // (3 if wide else 1), rng)
+        triangle, _, start = scalp.roots(inside + 0.001, density, style.strands // (5 if wide else 1), rng)
         place = scalp.standard(start)
         depth = style.hairline.distance(place)
         keep = depth > (0.006 if wide else 0.0)
@@ -677,17 +693,17 @@ def _ringlets(scalp: Scalp, style: Style, traits: PersonTraits, rng: np.random.G
         length = style.length(place) * rng.uniform(0.75, 1.1, count) * (0.5 + 0.5 * edge) * (0.75 if wide else 1.0)
         t = np.linspace(0.0, 1.0, style.segments + 1)
         # Out along the scalp's normal for a while, then bending down and away from the face.
-        weight = np.array([0.0, -0.55, -0.10]) + 0.20 * unit(place * [1.0, 0.0, 0.3])
+        weight = np.array([0.0, -0.60, 0.0]) + 0.15 * unit(place * [1.0, 0.0, 0.3])
         axis = lean[:, None] * (t - 0.40 * t**2)[None, :, None] + weight[:, None] * (0.75 * t**2)[None, :, None]
         path = start[:, None] + axis * length[:, None, None]
         along = unit(np.gradient(path, axis=1))
         side = unit(np.cross(along, rng.normal(size=(count, 1, 3))))
         other = np.cross(along, side)
-        turns = length / 0.021
+        turns = length / 0.036
         angle = 2 * np.pi * turns[:, None] * t + rng.uniform(0, 2 * np.pi, len(guides))[lock][:, None]
         angle = angle + 0.25 * rng.normal(size=(count, 1))
         radius = (
-            rng.uniform(0.0032, 0.0055, count)[:, None] * smoothstep(0.0, 0.35, t)[None, :] * (0.4 if wide else 1.0)
+            rng.uniform(0.0040, 0.0066, count)[:, None] * smoothstep(0.0, 0.35, t)[None, :] * (0.4 if wide else 1.0)
         )
         nodes = path + radius[:, :, None] * (np.cos(angle)[:, :, None] * side + np.sin(angle)[:, :, None] * other)
         flat = nodes.reshape(-1, 3)

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from being_rt.avatar.avatar import Gaussians, HeadLayer
 from being_rt.avatar.demo.cloud import _thin as thin
-from being_rt.avatar.demo.cloud import nearest, quaternions, smoothstep, triangle_frames, unit
+from being_rt.avatar.demo.cloud import nearest, quaternions, rest_positions, smoothstep, triangle_frames, unit
 from being_rt.avatar.demo.lighting import LAMPS, Distance, Visibility
 from being_rt.flame.rig import Rig
 
@@ -89,7 +89,8 @@ class Scalp:
         eye = rig.joint_rest[3:5].astype(np.float64).mean(axis=0)
         crown = vertices[:, 1].max()
         upper = vertices[:, 1] > eye[1] + 0.35 * (crown - eye[1])
-        ears = np.abs(vertices[:, 0]) > np.quantile(np.abs(vertices[:, 0]), 0.985)
+        lateral = np.where(vertices[:, 1] > eye[1] - 0.055, np.abs(vertices[:, 0]), 0.0)  # not the shoulders
+        ears = lateral > lateral.max() - 0.008
         forehead = upper & (np.abs(vertices[:, 0]) < 0.02)
         self._x_scale = self.HALF_WIDTH / np.abs(vertices[upper, 0]).max()
         self._y_scale = (self.CROWN - self.EYE) / (crown - eye[1])
@@ -105,7 +106,12 @@ class Scalp:
         self._centre = self._corners.mean(axis=1)
         standard = self.standard(self._centre)
         outside = np.abs(self.field.distance(self._centre)) < 0.006
-        self.on_cranium = outside & (standard[:, 1] > -0.075) & self._is_outer(across)
+        self._ear = np.abs(self.standard(vertices[ears]) * [1.0, 0.0, 0.0]) + self.standard(vertices[ears]) * [
+            0.0,
+            1.0,
+            1.0,
+        ]
+        self.on_cranium = outside & (standard[:, 1] > -0.075) & self._is_outer(across) & ~self.on_ear(self._centre)
         # Long hair hangs on triangles that neither expressions nor the neck's bend move: the upper, rear cranium.
         steady = self.on_cranium & (standard[:, 1] > 0.05) & (standard[:, 2] < 0.0)
         self._steady = np.flatnonzero(steady)
@@ -113,6 +119,13 @@ class Scalp:
 
     def _is_outer(self, across: Array) -> NDArray[np.bool_]:
         return np.einsum("fd,fd->f", unit(across), self.field.normal(self._centre)) > 0.2
+
+    def on_ear(self, points: Array) -> NDArray[np.bool_]:
+        """Which points lie on or over an auricle, [N]."""
+        place = self.standard(points)
+        middle = self._ear.mean(axis=0)
+        oval = np.hypot((place[:, 1] - middle[1]) / 0.036, (place[:, 2] - middle[2] - 0.004) / 0.024)
+        return (np.abs(place[:, 0]) > middle[0] - 0.014) & (oval < 1.0)
 
     def standard(self, points: Array) -> Array:
         """FLAME space to the standard skull, [N, 3]."""
@@ -247,43 +260,58 @@ def fibres(strands: Strands, scalp: Scalp, overlap: float = 0.46) -> Fibres:
     )
 
 
-def light_through(hair: Fibres, scalp: Scalp, strength: float = 1.0, cell: float = 0.003) -> Visibility:
-    """How much light reaches each fibre: the head blocks it, other hair absorbs it.
-
-    Hair is gathered into a density grid and light marched through it (Beer-Lambert), a voxel form of deep opacity maps
+class HairDensity:
+    """Hair as a density on a grid, through which light is marched (Beer-Lambert): a voxel form of deep opacity maps
     (Yuksel and Keyser, "Deep opacity maps", CGF 2008).
 
     Args:
-        hair: all fibres of the head.
-        scalp: the head under it.
-        strength: multiplies the density.
+        centre: places of the Gaussians [N, 3].
+        along: their long half axes, one standard deviation [N, 3].
+        area: the silhouette of each, square metres [N].
         cell: edge of a voxel, metres.
     """
-    low = hair.centre.min(axis=0) - 3 * cell
-    shape = np.ceil((hair.centre.max(axis=0) + 3 * cell - low) / cell).astype(int) + 1
-    share = hair.scale[:, 0] * hair.scale[:, 1] * 2.0 * np.pi * hair.opacity  # silhouette area of a Gaussian
-    along = np.linspace(-1.2, 1.2, 3)
-    spots = hair.centre[:, None] + hair.tangent[:, None] * (hair.scale[:, :1] * along)[:, :, None]
-    cells = np.clip(np.rint((spots - low) / cell).astype(int), 0, shape - 1).reshape(-1, 3)
-    density = np.zeros(shape)
-    np.add.at(density, tuple(cells.T), np.repeat(share / 3.0, 3))
-    density = gaussian_filter(density, 0.9) / cell**3  # area per volume, 1/m
 
-    def march(start: Array, direction: Array, reach: float, first: float) -> Array:
-        depth = np.zeros(len(start))
-        walked, step = first, 0.003
-        blocked = np.ones(len(start))
+    def __init__(self, centre: Array, along: Array, area: Array, cell: float = 0.003) -> None:
+        self._low, self._cell = centre.min(axis=0) - 3 * cell, cell
+        shape = np.ceil((centre.max(axis=0) + 3 * cell - self._low) / cell).astype(int) + 1
+        spots = centre[:, None] + along[:, None] * np.array([-1.2, 0.0, 1.2])[None, :, None]
+        cells = np.clip(np.rint((spots - self._low) / cell).astype(int), 0, shape - 1).reshape(-1, 3)
+        density = np.zeros(shape)
+        np.add.at(density, tuple(cells.T), np.repeat(area / 3.0, 3))
+        self._density = gaussian_filter(density, 0.9) / cell**3  # area per volume, 1/m
+
+    def passed(self, start: Array, direction: Array, reach: float, head: Distance | None = None) -> Array:
+        """Share of light that reaches ``start`` [N, 3] from ``direction`` ([3] or [N, 3]); ``head`` blocks it, too."""
+        depth, blocked = np.zeros(len(start)), np.ones(len(start))
+        walked = step = 0.003
         while walked < reach:
             at = start + direction * walked
-            depth += step * map_coordinates(density, ((at - low) / cell).T, order=1, mode="constant")
-            blocked = np.minimum(blocked, np.clip(0.7 + scalp.field.distance(at) / (0.15 * walked + 0.004), 0.0, 1.0))
+            cell = ((at - self._low) / self._cell).T
+            depth += step * map_coordinates(self._density, cell, order=1, mode="constant")
+            if head is not None:
+                blocked = np.minimum(blocked, np.clip(0.7 + head(at) / (0.15 * walked + 0.004), 0.0, 1.0))
             walked += step
             step *= 1.18
-        return np.exp(-0.55 * strength * depth) * blocked
+        return np.exp(-0.55 * depth) * blocked
 
-    lamps = np.stack(
-        [march(hair.centre, np.tile(lamp.direction, (len(hair.centre), 1)), 0.09, 0.003) for lamp in LAMPS], 1
-    )
+
+def layer_density(rig: Rig, hair: HeadLayer) -> HairDensity:
+    """The density of a finished hair layer, for the shadows that it casts on shoulders."""
+    gaussians = hair.gaussians
+    scale = np.exp(gaussians.log_scale.astype(np.float64))
+    w, x, y, z = gaussians.rotation.astype(np.float64).T
+    first = np.stack([1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)], axis=1)
+    along = np.einsum("nij,nj->ni", triangle_frames(rig)[hair.face], first) * scale[:, :1]
+    opacity = 1.0 / (1.0 + np.exp(-gaussians.opacity_logit.astype(np.float64)))
+    return HairDensity(rest_positions(rig, hair), along, scale[:, 0] * scale[:, 1] * 2.0 * np.pi * opacity)
+
+
+def light_through(hair: Fibres, scalp: Scalp) -> Visibility:
+    """How much light reaches each fibre: the head blocks it, other hair absorbs it."""
+    area = hair.scale[:, 0] * hair.scale[:, 1] * 2.0 * np.pi * hair.opacity
+    density = HairDensity(hair.centre, hair.tangent * hair.scale[:, :1], area)
+    head = scalp.field.distance
+    lamps = np.stack([density.passed(hair.centre, lamp.direction, 0.09, head) for lamp in LAMPS], axis=1)
     outward = hair.normal
     side = unit(np.cross(outward, [0.21, 0.93, 0.3]))
     other = np.cross(outward, side)
@@ -291,7 +319,7 @@ def light_through(hair: Fibres, scalp: Scalp, strength: float = 1.0, cell: float
     ambient = np.zeros(len(outward))
     for u, v, w in ((0.0, 0.0, 1.0), (0.8, 0.0, 0.6), (-0.8, 0.0, 0.6), (0.0, 0.8, 0.6), (0.0, -0.8, 0.6)):
         direction = u * side + v * other + w * outward
-        free = march(hair.centre, direction, 0.04, 0.0025)
+        free = density.passed(hair.centre, direction, 0.04, head)
         ambient += free / 5.0
         bent += free[:, None] * direction
     return Visibility(ambient, unit(bent + 0.1 * outward), lamps)

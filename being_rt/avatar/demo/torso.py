@@ -13,19 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.avatar.avatar import HeadLayer, Seam, TorsoLayer
-from being_rt.avatar.demo.cloud import nearest, smoothstep, unit
+from being_rt.avatar.demo.cloud import Samples, nearest, smoothstep, unit
 from being_rt.avatar.demo.features import FaceMap
-from being_rt.avatar.demo.lighting import Distance, develop, diffuse, specular, visibility
-from being_rt.avatar.demo.skin import EXPOSURE, albedo
-from being_rt.avatar.demo.strands import SampledField, pack, thin
+from being_rt.avatar.demo.lighting import LAMPS, Distance, Visibility, develop, visibility
+from being_rt.avatar.demo.skin import SkinSurface, albedo
+from being_rt.avatar.demo.strands import HairDensity, SampledField, layer_density, pack, thin
 from being_rt.avatar.demo.traits import PersonTraits
 from being_rt.flame.rig import Rig
 
 Array = NDArray[np.float64]
+See = Callable[[Array, Array, Distance], Visibility]  # points, normals, what blocks the light
 
 REFERENCE_ROOT = np.array([0.0, -0.193, -0.072])  # where the body was drawn with its global joint
 SKIN_SPACING = 0.0027
-LOW, HIGH = np.array([-0.285, -0.275, -0.15]), np.array([0.285, 0.125, 0.17])  # of the torso, about the global joint
+LOW, HIGH = np.array([-0.285, -0.250, -0.15]), np.array([0.285, 0.125, 0.17])  # of the torso, about the global joint
 
 
 def smooth_min(a: Array, b: Array, radius: float) -> Array:
@@ -158,10 +159,11 @@ def scatter_on(
     high: Array,
     spacing: Callable[[Array], Array] | float,
     rng: np.random.Generator,
+    turned: float = -0.30,
 ) -> Array:
     """Points of the body's surface moved out by ``offset``, evenly spread, those that a viewer in front can see.
 
-    ``spacing``: metres between neighbours, or a function of points that gives it.
+    ``spacing``: metres between neighbours, or a function of points that gives it. ``turned``: least z of the normal.
     """
     cell = 0.006
     counts = np.ceil((high - low) / cell).astype(int)
@@ -173,7 +175,7 @@ def scatter_on(
         away = body.signed_distance(points) - offset
         points = points - body.normal(points) * np.clip(away, -0.006, 0.006)[:, None]
     normal = body.normal(points)
-    points = points[(normal[:, 2] > -0.30) & (points > low).all(axis=1) & (points < high).all(axis=1)]
+    points = points[(normal[:, 2] > turned) & (points > low).all(axis=1) & (points < high).all(axis=1)]
     radius = spacing(points) if callable(spacing) else np.full(len(points), spacing)
     return points[thin(points, radius, rng)]
 
@@ -185,6 +187,7 @@ def build_torso(
     traits: PersonTraits,
     rng: np.random.Generator,
     body: Body | None = None,
+    hair: HeadLayer | None = None,
 ) -> tuple[TorsoLayer, Array]:
     """Neck base, décolleté, garment and the core of the neck: 10-14 thousand Gaussians.
 
@@ -195,6 +198,7 @@ def build_torso(
         traits: build, skin and clothes.
         rng: source of all randomness; the same state gives the same torso.
         body: the body where the caller has it already (hair rests on it).
+        hair: hair that casts shadows on neck and shoulders.
 
     Returns:
         The layer, and for each Gaussian how much of the seam's colour match it may take [N], for :func:`build_seam`.
@@ -206,8 +210,9 @@ def build_torso(
     from being_rt.avatar.demo.garment import dress
 
     body = body or Body(rig, head, traits)
-    clothes, bare = dress(body, traits, rng)
-    parts = [_skin(body, bare, face_map, traits, rng), _core(body, traits, rng), *clothes]
+    see = _studio(layer_density(rig, hair) if hair is not None else None)
+    clothes, bare = dress(body, traits, see, rng)
+    parts = [_skin(body, bare, face_map, traits, see, rng), _core(body, traits, rng), *clothes]
     names = ("position", "normal", "tangent", "scale", "colour", "opacity", "hold", "matched")
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     fade = np.concatenate([np.full(len(part.position), part.fade) for part in parts])
@@ -219,27 +224,45 @@ def build_torso(
     return TorsoLayer(gaussians, weights.astype(np.float32)), joined["matched"]
 
 
-def _skin(body: Body, bare: Distance, face_map: FaceMap, traits: PersonTraits, rng: np.random.Generator) -> Patch:
+def _studio(hair: HairDensity | None) -> See:
+    """The studio's light behind surfaces and hair."""
+
+    def see(points: Array, normals: Array, distance: Distance) -> Visibility:
+        seen = visibility(points, normals, distance, reach=0.05)
+        if hair is None:
+            return seen
+        lamps = np.stack([hair.passed(points, lamp.direction, 0.22) for lamp in LAMPS], axis=1)
+        above = hair.passed(points, unit(np.array([0.0, 0.8, 0.6])), 0.12)
+        before = hair.passed(points, unit(normals + np.array([0.0, 0.0, 0.3])), 0.05)
+        return Visibility(seen.ambient * (0.5 * above + 0.5 * before), seen.bent, seen.lamps * lamps**0.7)
+
+    return see
+
+
+def _skin(
+    body: Body, bare: Distance, face_map: FaceMap, traits: PersonTraits, see: See, rng: np.random.Generator
+) -> Patch:
     low, high = body.root - np.array([0.15, 0.20, 0.10]), body.root + np.array([0.15, 0.082, 0.17])
-    points = scatter_on(body, 0.0, low, high, SKIN_SPACING, rng)
-    points = points[bare(points) > -0.010]
+    points = scatter_on(body, 0.0, low, high, SKIN_SPACING, rng, turned=-0.60)
+    points = points[bare(points) > -0.018]
     normal = gradient_normal(points, body.exact_distance)
     points = points - normal * np.clip(body.exact_distance(points), -0.003, 0.003)[:, None]
-    seen = visibility(points + normal * 6e-4, normal, body.signed_distance)
+    seen = see(points + normal * 6e-4, normal, body.signed_distance)
     near = nearest(points).query(points, 7)[1]
     seen.ambient[:], seen.lamps[:] = seen.ambient[near].mean(axis=1), seen.lamps[near].mean(axis=1)
     pigment = albedo(face_map.locate(points), replace(traits, stubble=0.0))
-    light = diffuse(normal, seen, 0.75, unit(normal[near].mean(axis=1)))
-    colour = develop(pigment * light + 0.028 * 0.62 * specular(points, normal, seen, 0.50), EXPOSURE)
+    count = len(points)
+    samples = Samples(np.zeros(count, np.int64), np.full((count, 3), 1 / 3), points, points)
+    soft = unit(normal[near].mean(axis=1))
+    surface = SkinSurface(samples, points, soft, normal, pigment, seen, np.full(count, 0.95), np.full(count, 0.47))
     height = points[:, 1] - body.root[1]
     sink = 0.0014 * smoothstep(0.000, 0.030, height)  # under the head layer's own neck
-    count = len(points)
     return Patch(
         points - normal * sink[:, None],
         normal,
         np.tile([1.0, 0.2, 0.1], (count, 1)),
         np.tile(np.array([0.92, 0.92, 0.25]) * SKIN_SPACING, (count, 1)),
-        colour,
+        surface.colour(),
         0.97 * smoothstep(0.080, 0.052, height),
         np.zeros(count),
         np.ones(count),
@@ -253,8 +276,10 @@ def _core(body: Body, traits: PersonTraits, rng: np.random.Generator) -> Patch:
     angle = rng.uniform(-np.pi, np.pi, count)
     outward = np.stack([np.sin(angle), np.zeros(count), np.cos(angle)], axis=1)
     points = body.axis(height) + 0.036 * outward
-    for _ in range(3):  # well inside the neck
-        points = points - outward * np.maximum(body.neck_distance(points) + 0.011, 0.0)[:, None]
+    # Well inside the neck, in front most: an opening jaw pushes the throat's skin inwards.
+    depth = 0.011 + 0.016 * np.clip(np.cos(angle) + 0.2, 0.0, 1.0)
+    for _ in range(3):
+        points = points - outward * np.maximum(body.neck_distance(points) + depth, 0.0)[:, None]
     colour = develop(np.tile(traits.skin_albedo * [0.20, 0.14, 0.12], (count, 1)))
     scale = np.tile([0.0065, 0.0065, 0.0020], (count, 1))
     zero = np.zeros(count)
