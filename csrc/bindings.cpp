@@ -452,7 +452,7 @@ py::array_t<float> skin(const py::object& rest, const py::object& expression_bas
         const Pose pose = pose_joints(skeleton, frame);
         stage.active_count = active_coefficients(pose, frame, expressions, active.data(), coefficient.data());
         std::copy(pose.joint, pose.joint + config::kJoints, stage.joint);
-        pool.run([&](Worker worker) { stages.skin_float(stage, worker); });
+        pool.share([&](Worker worker) { stages.skin_float(stage, worker); });
         for (int i = 0; i < count; ++i)
             for (int a = 0; a < 3; ++a)
                 out[(size_t(t) * vertices + i) * 3 + a] = posed[size_t(a) * blocks * kLanes + i];

@@ -1,8 +1,8 @@
 // The contract of a frame: one plain struct of pointers and sizes per stage, and one launch_* per stage and backend
 // that takes it. No stage knows who owns the memory or what ran before it. The order is in csrc/engine/engine.cpp.
 //
-// The CPU's launch_* functions are called by every worker of a frame at once; each does its share. Between stages the
-// engine puts a barrier. They are declared here by the macro below, once per instruction set (csrc/cpu/dispatch.h).
+// The CPU's launch_* functions are called once per worker, on any thread; each call does its share of the stage. There
+// is one set of them per instruction set (csrc/cpu/dispatch.h).
 #pragma once
 
 #include <atomic>

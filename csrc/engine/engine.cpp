@@ -27,82 +27,68 @@ double now_milliseconds() {
 
 // ---------------------------------------------------------------- one frame
 
-// The frame, by stage. Every worker runs this; what a stage writes, the next reads after the barrier.
-void Engine::run(Worker worker) {
+// The frame, by stage. What a stage writes, the next one reads.
+void Engine::render(const FrameParams& params, const Output& output) {
+    const auto share = [this](const auto& work) { pool_.share(work); };
     double started = now_milliseconds();
     int stage = 0;
-    const auto barrier = [&] { pool_.barrier(); };
-    const auto alone = [&](auto&& work) {  // worker 0, while the others wait
-        barrier();
-        if (worker.index == 0) work();
-        barrier();
-    };
     const auto done = [&] {
-        barrier();
-        if (worker.index != 0) return;
         const double now = now_milliseconds();
-        milliseconds_[stage++] += now - started;
+        milliseconds_[stage++] = now - started;
         started = now;
     };
 
-    // pose: the joints are posed already (Engine::pose); the network's latents
-    if (scene_.offset_blocks) stages_.network(network_, worker);
+    // pose
+    set_output(output);
+    pose(params);
+    if (scene_.offset_blocks) share([&](Worker worker) { stages_.network(network_, worker); });
+    match_colours();
     done();
 
     // skin
-    if (scene_.head_blocks) stages_.skin(skin_, worker);
-    alone([&] {
-        match_colours();
-        find_depth_ranges();
-    });
-    if (scene_.head_blocks) stages_.faces(faces_, worker);
+    if (scene_.head_blocks) {
+        share([&](Worker worker) { stages_.skin(skin_, worker); });
+        share([&](Worker worker) { stages_.faces(faces_, worker); });
+    }
     done();
 
     // deform, project
-    stages_.deform_project(deform_, worker);
+    find_depth_ranges();
+    next_chunk_ = 0;
+    share([&](Worker worker) { stages_.deform_project(deform_, worker); });
     done();
 
     // sort
-    stages_.sort_count(sort_, 0, worker);
-    alone([&] { count_visible(); });
-    stages_.sort_scatter(sort_, 0, worker);
-    barrier();
-    stages_.sort_count(sort_, 1, worker);
-    barrier();
-    stages_.sort_scatter(sort_, 1, worker);
+    count_visible();
+    for (int digit = 0; digit < 2; ++digit) {
+        share([&](Worker worker) { stages_.sort_count(sort_, digit, worker); });
+        share([&](Worker worker) { stages_.sort_scatter(sort_, digit, worker); });
+    }
     done();
 
     // bin
-    stages_.bin_count(bin_, worker);
-    alone([&] {
-        place_lists();
-        list_jobs();
-    });
-    stages_.bin_scatter(bin_, worker);
+    share([&](Worker worker) { stages_.bin_count(bin_, worker); });
+    place_lists();
+    share([&](Worker worker) { stages_.bin_scatter(bin_, worker); });
     done();
 
     // rasterize, composite
-    stages_.rasterize(rasterize_, worker);
+    list_jobs();
+    next_job_ = 0;
+    share([&](Worker worker) { stages_.rasterize(rasterize_, worker); });
     done();
 }
 
-void Engine::render(const FrameParams& params, const Output& output) {
-    const double started = now_milliseconds();
-    pose(params);
-    next_chunk_ = 0;
-    next_job_ = 0;
+// ---------------------------------------------------------------- what the calling thread does between stages
+
+void Engine::set_output(const Output& output) {
     rasterize_.format = output.format;
     rasterize_.plate = plate_for(output.format);
     rasterize_.background = has_background_ && output.format != Format::kRgba ? background_.data() : nullptr;
     rasterize_.pixels = output.pixels;
     rasterize_.alpha = output.alpha;
     rasterize_.depth = output.depth;
-    std::fill(milliseconds_, milliseconds_ + kStageCount, 0.0);
-    milliseconds_[0] = now_milliseconds() - started;
-    pool_.run([this](Worker worker) { run(worker); });
 }
-
-// ---------------------------------------------------------------- what one thread does between stages
 
 void Engine::pose(const FrameParams& params) {
     const Skeleton skeleton{scene_.expressions, scene_.joint_rest.data(), scene_.joint_expression.data()};

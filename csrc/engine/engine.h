@@ -56,15 +56,13 @@ class Engine {
     size_t bytes() const;
 
   private:
-    struct Frame;
-
+    void set_output(const Output& output);
     void pose(const FrameParams& params);
     void match_colours();
     void find_depth_ranges();
     void count_visible();
     void place_lists();
     void list_jobs();
-    void run(Worker worker);
     const uint8_t* plate_for(Format format);
 
     const std::string level_;

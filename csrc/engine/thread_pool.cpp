@@ -9,84 +9,74 @@ namespace {
 
 // About 30 microseconds on current machines: longer than a balanced stage makes anyone wait, shorter than a time slice.
 constexpr int kSpins = 1000;
-// About a millisecond of yielding before a worker without a frame goes to sleep: frames drawn back to back find it
-// awake.
+// About a millisecond of yielding before a thread without work goes to sleep: frames drawn back to back find it awake.
 constexpr int kYields = 2000;
 
-void pause() {
+constexpr uint64_t kRound = uint64_t(1) << 32;
+
+void pause_or_yield(int turn) {
+    if (turn >= kSpins) return std::this_thread::yield();
 #if defined(__x86_64__) || defined(_M_X64)
     _mm_pause();
 #endif
 }
 
-template <class Condition>
-void wait_until(Condition condition) {
-    for (int i = 0; !condition(); ++i) {
-        if (i < kSpins)
-            pause();
-        else
-            std::this_thread::yield();
-    }
-}
-
 }  // namespace
 
-ThreadPool::ThreadPool(int count) : count_(count) {
-    for (int i = 1; i < count; ++i) threads_.emplace_back([this, i] { loop(i); });
+ThreadPool::ThreadPool(int count) : count_(count), ticket_(uint64_t(count)) {  // round 0: all claimed
+    for (int i = 1; i < count; ++i) threads_.emplace_back([this] { loop(); });
 }
 
 ThreadPool::~ThreadPool() {
+    stop_ = true;
     {
         const std::lock_guard<std::mutex> lock(mutex_);
-        stop_ = true;
-        ++generation_;
+        wake_.notify_all();
     }
-    wake_.notify_all();
     for (std::thread& thread : threads_) thread.join();
 }
 
-void ThreadPool::run(const std::function<void(Worker)>& work) {
-    if (count_ > 1) {
-        work_ = &work;
-        finished_.store(0, std::memory_order_relaxed);
-        {
-            const std::lock_guard<std::mutex> lock(mutex_);
-            generation_.fetch_add(1, std::memory_order_release);
-        }
+void ThreadPool::run(Call call, const void* context) {
+    call_ = call;
+    context_ = context;
+    finished_.store(0, std::memory_order_relaxed);
+    const uint64_t round = ticket_.load(std::memory_order_relaxed) / kRound + 1;
+    // In one total order with the sleepers' count: either this sees a sleeper, or the sleeper-to-be sees the round.
+    ticket_.store(round * kRound, std::memory_order_seq_cst);
+    if (sleeping_.load(std::memory_order_seq_cst) > 0) {
+        const std::lock_guard<std::mutex> lock(mutex_);
         wake_.notify_all();
     }
-    work({0, count_});
-    wait_until([this] { return finished_.load(std::memory_order_acquire) == unsigned(count_ - 1); });
-}
-
-void ThreadPool::barrier() {
-    if (count_ == 1) return;
-    const unsigned phase = phase_.load(std::memory_order_acquire);
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == unsigned(count_)) {
-        arrived_.store(0, std::memory_order_relaxed);
-        phase_.store(phase + 1, std::memory_order_release);
-    } else {
-        wait_until([this, phase] { return phase_.load(std::memory_order_acquire) != phase; });
+    while (claim_and_work()) {
     }
+    for (int turn = 0; finished_.load(std::memory_order_acquire) < count_; ++turn) pause_or_yield(turn);
 }
 
-void ThreadPool::loop(int index) {
-    for (unsigned seen = 0;;) {
-        const auto called = [&] { return generation_.load(std::memory_order_acquire) != seen; };
-        for (int i = 0; i < kSpins + kYields && !called(); ++i) {
-            if (i < kSpins)
-                pause();
-            else
-                std::this_thread::yield();
-        }
-        if (!called()) {
+// Runs one call of the current round, if one is left.
+bool ThreadPool::claim_and_work() {
+    uint64_t ticket = ticket_.load(std::memory_order_acquire);
+    do {
+        if (int(ticket % kRound) >= count_) return false;
+    } while (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire));
+    call_(context_, {int(ticket % kRound), count_});
+    finished_.fetch_add(1, std::memory_order_release);
+    return true;
+}
+
+void ThreadPool::loop() {
+    for (int turn = 0; !stop_.load(std::memory_order_relaxed);) {
+        if (claim_and_work()) {
+            turn = 0;
+        } else if (turn < kSpins + kYields) {
+            pause_or_yield(turn++);
+        } else {
             std::unique_lock<std::mutex> lock(mutex_);
-            wake_.wait(lock, called);
+            sleeping_.fetch_add(1, std::memory_order_seq_cst);
+            wake_.wait(lock,
+                       [this] { return stop_ || int(ticket_.load(std::memory_order_seq_cst) % kRound) < count_; });
+            sleeping_.fetch_sub(1, std::memory_order_relaxed);
+            turn = 0;
         }
-        ++seen;
-        if (stop_) return;
-        (*work_)({index, count_});
-        finished_.fetch_add(1, std::memory_order_release);
     }
 }
 

@@ -3,7 +3,7 @@
 
 #include <atomic>
 #include <condition_variable>
-#include <functional>
+#include <cstdint>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -12,9 +12,13 @@
 
 namespace being {
 
-// run() hands a function to every worker, the caller being worker 0, and returns when all are done. Inside it,
-// barrier() waits for all. Waiting spins, because stages last tens of microseconds; it yields when the machine is short
-// of cores, and workers sleep between frames.
+// share(work) calls work(Worker{i, count}) once for each i below the count, on whichever threads are there, and returns
+// when all calls have. A share is claimed by the thread that runs it: one that the system has not scheduled claims
+// none, so it holds nobody up; the caller does the work of all if need be. (With a barrier that waits for every thread
+// instead, a machine that is busy otherwise cost a time slice, 4 ms, per frame.)
+//
+// Threads spin between shares, because stages last tens of microseconds; they sleep between frames. One caller at a
+// time.
 class ThreadPool {
   public:
     explicit ThreadPool(int count);
@@ -23,16 +27,30 @@ class ThreadPool {
     ThreadPool& operator=(const ThreadPool&) = delete;
 
     int count() const { return count_; }
-    void run(const std::function<void(Worker)>& work);
-    void barrier();
+
+    template <class Work>
+    void share(const Work& work) {
+        if (count_ == 1) return work(Worker{0, 1});
+        run([](const void* context, Worker worker) { (*static_cast<const Work*>(context))(worker); }, &work);
+    }
 
   private:
-    void loop(int index);
+    using Call = void (*)(const void* context, Worker worker);
+
+    void run(Call call, const void* context);
+    bool claim_and_work();
+    void loop();
 
     const int count_;
-    const std::function<void(Worker)>* work_ = nullptr;
-    std::atomic<unsigned> generation_{0}, finished_{0};
-    std::atomic<unsigned> arrived_{0}, phase_{0};
+    // Of the current share(): the round's number in the upper half, how many calls are claimed in the lower. Claiming
+    // is adding one to a value that was seen, so it fails once the round is over; and until a claimed call has
+    // finished, the round is not over, so its call_ and context_ stand.
+    std::atomic<uint64_t> ticket_;
+    std::atomic<int> finished_{0};
+    Call call_ = nullptr;
+    const void* context_ = nullptr;
+
+    std::atomic<int> sleeping_{0};
     std::atomic<bool> stop_{false};
     std::mutex mutex_;
     std::condition_variable wake_;
