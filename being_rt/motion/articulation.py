@@ -79,8 +79,8 @@ class Gate:
 
 LIPS_TOGETHER = Gate(
     viseme="PP",
-    low=0.18,
-    high=0.42,
+    low=0.14,
+    high=0.38,
     attack=0.055,
     hold=0.018,
     release=0.080,
