@@ -267,7 +267,14 @@ def shade_skin(studio: Studio, samples: Samples, limit: float = 0.0022) -> SkinS
     # Neighbours share their visibility: the march is sampled, and its error must not show as speckle.
     near = nearest(position).query(position, 12)[1]
     seen = Visibility(seen.ambient[near].mean(1), unit(seen.bent[near].mean(1)), seen.lamps[near].mean(1))
+    # The wings' rims are thinner than the shadow march resolves.
+    rim = np.exp(-(((place.ax - 0.0110) / 0.0042) ** 2) - ((place.y + 0.0165) / 0.0034) ** 2) * (place.z > 0.04)
+    open_lamps = seen.lamps + (1.0 - seen.lamps) * (0.7 * rim)[:, None]
+    seen = Visibility(seen.ambient + (1.0 - seen.ambient) * 0.35 * rim, seen.bent, open_lamps)
     soft = unit(studio.normal(position, 2.4e-3) + 0.3 * normal)
+    # Under the nose the mesh's facets and the surface's normals part: none may face so far away that it fades.
+    under = np.exp(-((place.ax / 0.0165) ** 6) - (((place.y + 0.0165) / 0.0062) ** 4)) * (place.z > 0.045)
+    soft = unit(soft + under[:, None] * np.array([0.0, 0.0, 0.7]))
     # Skin that hair hides is full of roots: they take the red out of the deep shade along the hairline.
     haired = np.maximum(smoothstep(0.050, 0.066, place.y), smoothstep(-0.004, -0.018, place.z) * (place.y > 0.0))
     haired = (0.75 * haired * smoothstep(0.52, 0.20, seen.ambient))[:, None]
