@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 
 from being_rt.avatar.avatar import HeadLayer
 from being_rt.avatar.demo.cloud import bell, smoothstep, unit
-from being_rt.avatar.demo.lighting import Distance, develop, linear, shade_strands
+from being_rt.avatar.demo.lighting import Distance, Visibility, develop, linear, shade_strands
 from being_rt.avatar.demo.strands import (
     Fibres,
     Hairline,
@@ -71,11 +71,12 @@ class Style:
     gather: float = 0.55  # how far a strand's tip moves to its lock's guide, 0..1
     stray: float = 0.10  # random turn of a strand's direction
     lock_turn: float = 0.15  # random turn of a lock's direction
+    root_shade: float = 0.55  # darkening at the roots
     short_edge: float = 0.45  # how much shorter strands are at the hairline
     hangs: bool = False  # falls freely once past the head's widest place
     cut: float | None = None  # standard height at which hanging hair ends
     turn_in: float = 0.0  # how much hanging tips bend towards the neck
-    baby_hairs: int = 700
+    baby_hairs: int = 950
     fly_aways: int = 90
     cap: int = 1700
     cap_opacity: float = 0.96
@@ -210,7 +211,7 @@ def _hanging(traits: PersonTraits, hairline: Hairline) -> Style:
         hangs=True,
         cut=Scalp.CROWN - traits.hair_length,
         turn_in=0.9 if short else 0.10,
-        baby_hairs=650,
+        baby_hairs=850,
         fly_aways=110,
     )
 
@@ -230,7 +231,7 @@ def _bun(traits: PersonTraits, hairline: Hairline) -> Style:
 
     return Style(
         hairline, comb, thickness, length, _front_weighted, segments=8, strands=1150, width=0.0005, locks=240,
-        gather=0.25, short_edge=0.0, stray=0.03, lock_turn=0.05, baby_hairs=700, fly_aways=80,
+        gather=0.25, short_edge=0.0, root_shade=0.9, stray=0.03, lock_turn=0.05, baby_hairs=800, fly_aways=80,
     )  # fmt: skip
 
 
@@ -310,9 +311,16 @@ def build_hair(
     hair = Fibres.concatenate(parts)
     if not style.hangs:
         hair = hair[~scalp.on_ear(hair.centre)]
-    seen = light_through(hair, scalp)
+    seen = _at_the_line(light_through(hair, scalp), style.hairline.distance(scalp.standard(hair.centre)))
     light = shade_strands(hair.albedo, hair.tangent, hair.normal, seen, hair.gloss[:, None])
     return head_layer(hair, develop(light), scalp)
+
+
+def _at_the_line(seen: Visibility, depth: Array) -> Visibility:
+    """Hair is thin at its line: light gets under it that a density of whole voxels would swallow."""
+    thin = smoothstep(0.014, 0.002, depth)
+    lamps = np.maximum(seen.lamps, 0.30 * thin[:, None] * np.array([1.0, 1.0, 0.0]))
+    return Visibility(np.maximum(seen.ambient, 0.50 * thin), seen.bent, lamps)
 
 
 def _albedo(traits: PersonTraits, place: Array, rng: np.random.Generator) -> Array:
@@ -520,7 +528,7 @@ def _tresses(
             fade = 0.6 if style.hangs else 0.3
             strands = Strands(nodes, bound, albedo * 0.8, width * 3.6, np.full(count, 0.92), 0.45, tip_fade=fade)
         else:
-            strands = Strands(nodes, bound, albedo, width, 0.90 * (0.6 + 0.4 * edge))
+            strands = Strands(nodes, bound, albedo, width, 0.90 * (0.6 + 0.4 * edge), root_shade=style.root_shade)
             if style.hangs:
                 strands.tip_width, strands.tip_fade = 0.65, 0.7
         parts.append(fibres(strands, scalp))
@@ -552,16 +560,16 @@ def _strays(scalp: Scalp, style: Style, traits: PersonTraits, rng: np.random.Gen
     centres = scalp.triangle_centres()
     distance = style.hairline.distance(centres)
     ahead = smoothstep(-0.045, -0.030, centres[:, 2])
-    near_line = bell(distance - 0.0015, 0.0045) * (0.15 + ahead) * (np.abs(distance) < 0.012)
+    near_line = bell(distance - 0.0030, 0.0050) * (0.15 + ahead) * (np.abs(distance) < 0.012)
     parts = []
     for kind, count in (("baby", style.baby_hairs), ("fly", style.fly_aways)):
         if kind == "baby":
             triangle, _, start = scalp.roots(near_line, near_line + 1e-4, count, rng)
             place = scalp.standard(start)
             layer = rng.uniform(0.1, 0.5, len(start))
-            length = rng.uniform(0.006, 0.016, len(start))
-            keep = np.abs(style.hairline.distance(place) - 0.001) < 0.0055
-            width, opacity = 0.00024, 0.55
+            length = rng.uniform(0.007, 0.020, len(start))
+            keep = np.abs(style.hairline.distance(place) - 0.0028) < 0.0058
+            width, opacity = 0.00030, 0.72
         else:
             triangle, _, start = scalp.roots(distance - 0.012, smoothstep(0.06, 0.11, centres[:, 1]) + 0.02, count, rng)
             place = scalp.standard(start)
@@ -570,12 +578,12 @@ def _strays(scalp: Scalp, style: Style, traits: PersonTraits, rng: np.random.Gen
             keep = np.ones(len(start), bool)
             width, opacity = 0.00022, 0.50
         triangle, start, place, layer, length = triangle[keep], start[keep], place[keep], layer[keep], length[keep]
-        turn = (0.35 if kind == "baby" else 0.22) * rng.normal(size=start.shape)
+        turn = (0.9 * style.short_edge if kind == "baby" else 0.22) * rng.normal(size=start.shape)
         loose = replace(style, segments=3 if kind == "baby" else 5, hangs=False)
         nodes = _grow(scalp, loose, start, layer, length, turn, None)
         count = len(start)
         strands = Strands(
-            nodes, triangle, _albedo(traits, place, rng) * 1.15, np.full(count, width), np.full(count, opacity), 0.8,
+            nodes, triangle, _albedo(traits, place, rng), np.full(count, width), np.full(count, opacity), 0.8,
             root_shade=0.8, tip_width=0.5, tip_fade=0.35, root_fade=0.5,
         )  # fmt: skip
         parts.append(fibres(strands, scalp))
