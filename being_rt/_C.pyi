@@ -26,7 +26,7 @@ def skin(
     eyes: Float32,  # [T, 6]
     translation: Float32,  # [T, 3]
     eyelids: Float32,  # [T, 2]
-    threads: int = 0,  # 0: one per core
+    threads: int = 0,  # 0: one per core, 16 at most
 ) -> Float32:  # [T, V, 3] metres
     """Blendshapes, pose correctives and linear blend skinning of T frames (Li et al. 2017, section 4)."""
 

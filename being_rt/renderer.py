@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -35,15 +36,15 @@ class Renderer:
     """Draws one avatar at one size; keep it, and call :meth:`render` for every frame.
 
     The same parameters give the same picture, byte for byte, whatever the number of threads and whatever was drawn
-    before. Methods come from Kerbl et al., "3D Gaussian splatting for real-time radiance field rendering", 2023, and the papers
-    that the native code names; :mod:`being_rt.reference` is the readable twin. One instance is used by one thread at a
-    time; it lets go of Python's interpreter lock while it draws.
+    before. Methods come from Kerbl et al., "3D Gaussian splatting for real-time radiance field rendering", 2023, and the
+    papers that the native code names; :mod:`being_rt.reference` is the readable twin. Python's interpreter lock is free
+    while a frame is drawn; one instance draws one frame at a time.
 
     Args:
         avatar: the person.
         size: width, height in pixels, 1 to 8192 each.
         device: "cpu". "cuda" needs a build that has the CUDA renderer.
-        threads: how many draw together; None: one per core.
+        threads: how many draw together, 1 to 256; None or 0: one per core that this process may use, 16 at most.
         camera: instead of the avatar's own; rescaled to ``size`` by :func:`resize_camera`.
         background: None (the avatar's own picture), an RGB colour of floats 0..1, a picture uint8 [H, W, 3] (resized),
             or "transparent" (black where the format has no alpha).
@@ -74,7 +75,7 @@ class Renderer:
         self.size = _check_size(size)
         from being_rt import _C
 
-        self._engine = _C.Engine(_arrays(avatar), threads=0 if threads is None else threads)
+        self._engine = _C.Engine(_arrays(avatar), threads=threads or default_threads())
         self._camera: Camera | None = None
         self._set_camera(camera or avatar.camera)
         plate = background_picture(avatar.background if background is None else background, self.size)
@@ -163,6 +164,12 @@ class Renderer:
         scaled = resize_camera(camera, self.size)
         self._engine.set_camera(scaled.world_to_camera, scaled.intrinsics, *self.size)
         self._camera = camera
+
+
+def default_threads() -> int:
+    """One per core that this process may use; more than 16 do not draw a frame any faster."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return min(16, len(affinity(0)) if affinity else os.cpu_count() or 1)
 
 
 def resize_camera(camera: Camera, size: tuple[int, int]) -> Camera:

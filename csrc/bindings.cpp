@@ -4,8 +4,11 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cmath>
+#include <mutex>
 #include <optional>
+#include <thread>
 
 #include "csrc/engine/engine.h"
 #include "csrc/engine/pose.h"
@@ -273,6 +276,12 @@ Frame3f frame_of(const float* m) {  // row-major 4x4
     return {{{m[0], m[4], m[8]}, {m[1], m[5], m[9]}, {m[2], m[6], m[10]}}, {m[3], m[7], m[11]}};
 }
 
+// 0: one per core; more than 16 do not draw a frame any faster.
+int checked_threads(int threads) {
+    if (threads < 0 || threads > 256) invalid("threads must be 0 to 256, got " + std::to_string(threads));
+    return threads > 0 ? threads : std::clamp(int(std::thread::hardware_concurrency()), 1, 16);
+}
+
 std::string check_level(const std::string& level) {
     try {
         return cpu::chosen_level(level);
@@ -284,7 +293,7 @@ std::string check_level(const std::string& level) {
 class PyEngine {
   public:
     PyEngine(const py::dict& avatar, int threads, const std::string& level) {
-        if (threads < 0 || threads > 256) invalid("threads must be 0 to 256, got " + std::to_string(threads));
+        threads = checked_threads(threads);
         check_level(level);
         Arrays arrays(avatar);
         const AvatarView view = avatar_view(arrays);
@@ -340,6 +349,7 @@ class PyEngine {
         output.depth = writable<float>(depth, "depth", {h, w});
         const FrameParams frame = params.at(0);
         const py::gil_scoped_release release;
+        const std::lock_guard<std::mutex> one_at_a_time(mutex_);
         engine_->render(frame, output);
     }
 
@@ -384,6 +394,7 @@ class PyEngine {
 
   private:
     std::optional<Engine> engine_;
+    std::mutex mutex_;  // the interpreter's lock is not held while a frame is drawn
 };
 
 // ---------------------------------------------------------------- single operations
@@ -411,7 +422,7 @@ py::array_t<float> skin(const py::object& rest, const py::object& expression_bas
     const py::array_t<float> lid_array = basis_of(eyelid_basis, "eyelid_basis", vertices, 2);
     const py::array_t<float> pose_array = basis_of(pose_basis, "pose_basis", vertices, config::kPoseFeatures);
     const Parameters params({expression, rotation, neck, jaw, eyes, translation, eyelids}, expressions);
-    if (threads < 0 || threads > 256) invalid("threads must be 0 to 256, got " + std::to_string(threads));
+    threads = checked_threads(threads);
     const cpu::Stages& stages = cpu::stages(check_level(""));
 
     py::array_t<float> result({params.frames, vertices, py::ssize_t(3)});
@@ -446,7 +457,7 @@ py::array_t<float> skin(const py::object& rest, const py::object& expression_bas
     SkinStage<float> stage{
         blocks, columns, packed_rest.data(), basis.data(), packed_weights.data(), active.data(), coefficient.data(),
         0,      {},      posed.data(),       nullptr};
-    ThreadPool pool(threads > 0 ? threads : std::max(1, int(std::thread::hardware_concurrency())));
+    ThreadPool pool(threads);
     for (py::ssize_t t = 0; t < params.frames; ++t) {
         const FrameParams frame = params.at(t);
         const Pose pose = pose_joints(skeleton, frame);

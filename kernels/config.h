@@ -29,6 +29,8 @@ constexpr int kCondition = 138;
 constexpr int kTile = 8;
 // 32x32 pixels: 4x4 tiles, one per lane of the exact test; a third of the list entries of binning 8x8 tiles.
 constexpr int kMacroTile = 32;
+// Parts per thread in which splats are binned: a torso's are larger than a head's, and come last in the order.
+constexpr int kBinParts = 4;
 // Empty macro tiles in a row that are filled with background together: rows of 1.5 KB, which the hardware prefetches.
 constexpr int kEmptyRun = 16;
 // Splats that a macro tile gathers at once: 16 KiB of records, which stay in the first- and second-level cache, and

@@ -18,7 +18,7 @@ namespace being {
 using Half = uint16_t;  // IEEE half float
 using Frame3f = Frame3<float>;
 
-// Which of the `count` workers of a frame this call is.
+// Which of the `count` parts of a stage this call is.
 struct Worker {
     int index, count;
 
@@ -190,8 +190,8 @@ struct BinStage {
     int columns, rows;  // macro tiles
     int visible;
     const uint64_t* order;  // box << 32 | id
-    uint32_t* histogram;    // [workers][histogram_stride]
-    int histogram_stride;   // columns * rows, three spare counters, and a cache line between workers
+    uint32_t* histogram;    // [parts][histogram_stride]
+    int histogram_stride;   // columns * rows, three spare counters, and a cache line between parts
     uint32_t* begin;        // out [columns * rows + 1]
     uint32_t* list;         // out, ids by macro tile, in order
 };

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <thread>
 
 #include "csrc/engine/pose.h"
 #include "kernels/common/colour.h"
@@ -13,10 +12,6 @@ namespace {
 
 constexpr int kLanes = config::kLanes, kMacro = config::kMacroTile, kDigits = 1 << config::kSortBits;
 constexpr int kChunk = config::kBlocksPerChunk;
-
-int threads_or_cores(int threads) {
-    return threads > 0 ? threads : std::max(1, int(std::thread::hardware_concurrency()));
-}
 
 double now_milliseconds() {
     using clock = std::chrono::steady_clock;
@@ -67,9 +62,9 @@ void Engine::render(const FrameParams& params, const Output& output) {
     done();
 
     // bin
-    share([&](Worker worker) { stages_.bin_count(bin_, worker); });
+    pool_.share([&](Worker worker) { stages_.bin_count(bin_, worker); }, bin_parts_);
     place_lists();
-    share([&](Worker worker) { stages_.bin_scatter(bin_, worker); });
+    pool_.share([&](Worker worker) { stages_.bin_scatter(bin_, worker); }, bin_parts_);
     done();
 
     // rasterize, composite
@@ -162,22 +157,23 @@ void Engine::count_visible() {
     sort_.visible = bin_.visible = visible;
 }
 
-// Counts per worker and macro tile become first positions; the list grows where it must.
+// Counts per part and macro tile become first positions; the list grows where it must.
 void Engine::place_lists() {
     const size_t tiles = size_t(columns_) * rows_, stride = size_t(bin_.histogram_stride);
     uint32_t total = 0;
     for (size_t tile = 0; tile < tiles; ++tile) {
         begin_[tile] = total;
-        for (int w = 0; w < pool_.count(); ++w) {
-            uint32_t& count = bin_histogram_[w * stride + tile];
+        for (int part = 0; part < bin_parts_; ++part) {
+            uint32_t& count = bin_histogram_[part * stride + tile];
             const uint32_t here = count;
             count = total;
             total += here;
         }
     }
     begin_[tiles] = total;
-    for (int w = 0; w < pool_.count(); ++w)
-        for (size_t spare = 0; spare < 3; ++spare) bin_histogram_[w * stride + tiles + spare] = total;  // past the end
+    for (int part = 0; part < bin_parts_; ++part)
+        for (size_t spare = 0; spare < 3; ++spare)
+            bin_histogram_[part * stride + tiles + spare] = total;  // past the end
     list_.reserve(total);
     bin_.list = list_.data();
     rasterize_.list = list_.data();
@@ -204,10 +200,7 @@ void Engine::list_jobs() {
 // ---------------------------------------------------------------- set-up
 
 Engine::Engine(const AvatarView& avatar, int threads, const std::string& level)
-    : level_(cpu::chosen_level(level)),
-      stages_(cpu::stages(level)),
-      scene_(pack_scene(avatar)),
-      pool_(threads_or_cores(threads)) {
+    : level_(cpu::chosen_level(level)), stages_(cpu::stages(level)), scene_(pack_scene(avatar)), pool_(threads) {
     const Scene& s = scene_;
     const size_t workers = size_t(pool_.count()), slots = size_t(s.blocks) * kLanes;
     const int chunks = (s.blocks + kChunk - 1) / kChunk;
@@ -323,7 +316,8 @@ void Engine::set_camera(const Camera& camera) {
     deform_.width = rasterize_.width = camera.width;
     deform_.height = rasterize_.height = camera.height;
     const int stride = int(tiles) + 3 + kLanes;
-    bin_histogram_.resize(size_t(pool_.count()) * stride);
+    bin_parts_ = pool_.count() == 1 ? 1 : pool_.count() * config::kBinParts;
+    bin_histogram_.resize(size_t(bin_parts_) * stride);
     begin_.resize(tiles + 1);
     jobs_.resize(tiles);
     bin_ = {columns_, rows_, 0, order_.data(), bin_histogram_.data(), stride, begin_.data(), list_.data()};

@@ -37,7 +37,7 @@ struct Splat {
 
 class Engine {
   public:
-    // threads 0: one per core. level: instruction set, see cpu::stages.
+    // threads: 1 or more. level: instruction set, see cpu::stages.
     Engine(const AvatarView& avatar, int threads, const std::string& level);
 
     void set_camera(const Camera& camera);
@@ -70,7 +70,7 @@ class Engine {
     const Scene scene_;
     ThreadPool pool_;
     Camera camera_{};
-    int columns_ = 0, rows_ = 0;
+    int columns_ = 0, rows_ = 0, bin_parts_ = 1;
 
     // Buffers of a frame.
     Buffer<float> condition_, network_scratch_, latent_, largest_latent_, vertices_, depth_range_, frames_, splats_,

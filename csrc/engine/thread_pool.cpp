@@ -23,7 +23,7 @@ void pause_or_yield(int turn) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int count) : count_(count), ticket_(uint64_t(count)) {  // round 0: all claimed
+ThreadPool::ThreadPool(int count) : count_(count) {
     for (int i = 1; i < count; ++i) threads_.emplace_back([this] { loop(); });
 }
 
@@ -36,29 +36,30 @@ ThreadPool::~ThreadPool() {
     for (std::thread& thread : threads_) thread.join();
 }
 
-void ThreadPool::run(Call call, const void* context) {
+void ThreadPool::run(Call call, const void* context, int parts) {
     call_ = call;
     context_ = context;
+    parts_ = parts;
     finished_.store(0, std::memory_order_relaxed);
     const uint64_t round = ticket_.load(std::memory_order_relaxed) / kRound + 1;
     // In one total order with the sleepers' count: either this sees a sleeper, or the sleeper-to-be sees the round.
-    ticket_.store(round * kRound, std::memory_order_seq_cst);
+    ticket_.store(round * kRound + uint64_t(parts), std::memory_order_seq_cst);
     if (sleeping_.load(std::memory_order_seq_cst) > 0) {
         const std::lock_guard<std::mutex> lock(mutex_);
         wake_.notify_all();
     }
     while (claim_and_work()) {
     }
-    for (int turn = 0; finished_.load(std::memory_order_acquire) < count_; ++turn) pause_or_yield(turn);
+    for (int turn = 0; finished_.load(std::memory_order_acquire) < parts; ++turn) pause_or_yield(turn);
 }
 
 // Runs one call of the current round, if one is left.
 bool ThreadPool::claim_and_work() {
     uint64_t ticket = ticket_.load(std::memory_order_acquire);
     do {
-        if (int(ticket % kRound) >= count_) return false;
-    } while (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire));
-    call_(context_, {int(ticket % kRound), count_});
+        if (ticket % kRound == 0) return false;
+    } while (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel, std::memory_order_acquire));
+    call_(context_, {parts_ - int(ticket % kRound), parts_});
     finished_.fetch_add(1, std::memory_order_release);
     return true;
 }
@@ -72,8 +73,7 @@ void ThreadPool::loop() {
         } else {
             std::unique_lock<std::mutex> lock(mutex_);
             sleeping_.fetch_add(1, std::memory_order_seq_cst);
-            wake_.wait(lock,
-                       [this] { return stop_ || int(ticket_.load(std::memory_order_seq_cst) % kRound) < count_; });
+            wake_.wait(lock, [this] { return stop_ || ticket_.load(std::memory_order_seq_cst) % kRound != 0; });
             sleeping_.fetch_sub(1, std::memory_order_relaxed);
             turn = 0;
         }

@@ -12,10 +12,10 @@
 
 namespace being {
 
-// share(work) calls work(Worker{i, count}) once for each i below the count, on whichever threads are there, and returns
-// when all calls have. A share is claimed by the thread that runs it: one that the system has not scheduled claims
-// none, so it holds nobody up; the caller does the work of all if need be. (With a barrier that waits for every thread
-// instead, a machine that is busy otherwise cost a time slice, 4 ms, per frame.)
+// share(work, parts) calls work(Worker{i, parts}) once for each i below `parts`, on whichever threads are there, and
+// returns when all calls have. A share is claimed by the thread that runs it: one that the system has not scheduled
+// claims none, so it holds nobody up; the caller does the work of all if need be. (With a barrier that waits for every
+// thread instead, a machine that is busy otherwise cost a time slice, 4 ms, per frame.)
 //
 // Threads spin between shares, because stages last tens of microseconds; they sleep between frames. One caller at a
 // time.
@@ -29,15 +29,19 @@ class ThreadPool {
     int count() const { return count_; }
 
     template <class Work>
+    void share(const Work& work, int parts) {
+        if (parts == 1) return work(Worker{0, 1});
+        run([](const void* context, Worker worker) { (*static_cast<const Work*>(context))(worker); }, &work, parts);
+    }
+    template <class Work>
     void share(const Work& work) {
-        if (count_ == 1) return work(Worker{0, 1});
-        run([](const void* context, Worker worker) { (*static_cast<const Work*>(context))(worker); }, &work);
+        share(work, count_);
     }
 
   private:
     using Call = void (*)(const void* context, Worker worker);
 
-    void run(Call call, const void* context);
+    void run(Call call, const void* context, int parts);
     bool claim_and_work();
     void loop();
 
@@ -45,10 +49,11 @@ class ThreadPool {
     // Of the current share(): the round's number in the upper half, how many calls are claimed in the lower. Claiming
     // is adding one to a value that was seen, so it fails once the round is over; and until a claimed call has
     // finished, the round is not over, so its call_ and context_ stand.
-    std::atomic<uint64_t> ticket_;
+    std::atomic<uint64_t> ticket_{0};
     std::atomic<int> finished_{0};
     Call call_ = nullptr;
     const void* context_ = nullptr;
+    int parts_ = 0;
 
     std::atomic<int> sleeping_{0};
     std::atomic<bool> stop_{false};
