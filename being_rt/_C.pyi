@@ -1,4 +1,4 @@
-"""Native core. Arrays are C-contiguous NumPy arrays, shapes in brackets; what does not fit: ``InvalidParameterError``."""
+"""Native core. Arrays are C-contiguous NumPy arrays, shapes in brackets; misfits: ``InvalidParameterError``."""
 
 from typing import Any
 

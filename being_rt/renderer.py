@@ -36,9 +36,9 @@ class Renderer:
     """Draws one avatar at one size; keep it, and call :meth:`render` for every frame.
 
     The same parameters give the same picture, byte for byte, whatever the number of threads and whatever was drawn
-    before. Methods come from Kerbl et al., "3D Gaussian splatting for real-time radiance field rendering", 2023, and the
-    papers that the native code names; :mod:`being_rt.reference` is the readable twin. Python's interpreter lock is free
-    while a frame is drawn; one instance draws one frame at a time.
+    before. Methods come from Kerbl et al., "3D Gaussian splatting for real-time radiance field rendering", 2023, and
+    the papers that the native code names; :mod:`being_rt.reference` is the readable twin. Python's interpreter lock is
+    free while a frame is drawn; one instance draws one frame at a time.
 
     Args:
         avatar: the person.
