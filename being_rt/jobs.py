@@ -99,7 +99,7 @@ class SpeechJob(VideoJob):
     seed: int = 0
     """Chooses the blinks, glances and head movements; the same seed gives the same video."""
     look_ahead: float = 0.1
-    """Seconds of future sound that the lips may see, 0..0.1; more is crisper, 0 is as in a live call, and a file never waits."""
+    """Seconds of future sound that the lips may see, 0..0.1; more is crisper, 0 is as in a live call."""
     liveliness: float = 1.0
     """Scales the movements of head and brows, 0..2."""
     smile: float = 0.0

@@ -1,4 +1,4 @@
-"""What an avatar is: the rig with its identity baked in, the Gaussian layers, the offset network, the picture around it."""
+"""What an avatar is: the rig with its identity baked in, the Gaussian layers, the offset network, the background."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class AnchorLatentNetwork:
 
 @dataclass(frozen=True)
 class Seam:
-    """Where head and torso meet: a ring around the neck, and how wide the blend is. See docs/architecture.md, composite.
+    """Where head and torso meet: a ring around the neck, how wide the blend is. See docs/architecture.md, composite.
 
     The ring rides on the mean of the global and the neck joint's transforms.
     """
