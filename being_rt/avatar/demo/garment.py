@@ -189,7 +189,10 @@ class Tailor:
 
         points = scatter_on(body, thickness, body.root + LOW + 0.002, body.root + HIGH - 0.002, spacing, self.rng)
         edge = -line.above(points)
-        keep = edge > tuck
+        hem = np.full(len(points), tuck)
+        if height is not None:  # a shirt: its collar stands over the cloth but for the opening in front
+            hem -= (tuck + 0.012) * smoothstep(0.9, 1.3, np.abs(body.azimuth(points)))
+        keep = edge > hem
         if until is not None:
             keep &= until.above(points) > -0.016
         points, edge = points[keep], edge[keep]
@@ -406,8 +409,10 @@ class Tailor:
         fold = skin + out * (0.0065 + 0.004 * smoothstep(0.25, 0.0, u))[:, None]
         base_azimuth = np.radians(17.0 + 163.0 * u)
         base = body.outwards(sign * base_azimuth, -0.030 + 0.042 * smoothstep(0.0, 0.5, u), 0.16) + out * 0.0045
+        beside = smoothstep(0.06, 0.18, u)[:, None]  # from here on the shoulder rises: straight down, inside it
+        base = base * (1.0 - beside) + (fold - out * 0.003 - [0.0, 0.026, 0.0]) * beside
         # The leaf falls from the fold over the body below, longest at its point in front.
-        length = 0.034 + point * smoothstep(0.35, 0.0, u)
+        length = 0.034 - 0.014 * smoothstep(0.22, 0.50, u) + point * smoothstep(0.35, 0.0, u)
         splay = 0.20 + 0.50 * smoothstep(0.6, 0.0, u)
         front = smoothstep(0.28, 0.0, u)[:, None]
         sideways = np.array([sign, 0.0, 0.0])
@@ -427,7 +432,7 @@ class Tailor:
         dim = np.ones((count, rows))
         dim[:, -2] = 0.90  # stitching along the edge
         dim[1, :] = 0.90
-        self.strip(leaf, cloth, 0.75, 0.72, dim, hold=0.35, fade=False)
+        self.strip(leaf, cloth, 0.75, 0.72, dim, hold=0.35)
         w = np.linspace(0.0, 1.0, 5)[None, :, None]
         stand = fold[:, None] * (1 - w) + base[:, None] * w
         stand = stand - out[:, None] * 0.0022
