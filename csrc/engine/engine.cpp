@@ -171,10 +171,11 @@ void Engine::place_lists() {
         }
     }
     begin_[tiles] = total;
+    // What has no tile goes past the end, each part to a cache line of its own.
     for (int part = 0; part < bin_parts_; ++part)
         for (size_t spare = 0; spare < 3; ++spare)
-            bin_histogram_[part * stride + tiles + spare] = total;  // past the end
-    list_.reserve(total);
+            bin_histogram_[part * stride + tiles + spare] = total + uint32_t(part + 1) * kLanes;
+    list_.reserve(total + size_t(bin_parts_ + 2) * kLanes);
     bin_.list = list_.data();
     rasterize_.list = list_.data();
 }
