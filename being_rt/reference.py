@@ -96,7 +96,7 @@ def render(
         avatar: the person.
         params: one frame of motion (T = 1).
         size: width, height in pixels; the avatar's own where None.
-        camera: the avatar's own where None; rescaled to ``size`` by :func:`resize_camera`.
+        camera: the avatar's own where None; rescaled to ``size`` by :meth:`Camera.resized`.
         background: None (the avatar's own), a colour in 0..1, a picture uint8 [H, W, 3], or "transparent" (black where
             the format has no alpha).
         format: "rgb" [H, W, 3], "rgba" [H, W, 4] with straight alpha and no background, "nv12" [H * 3 / 2, W].
@@ -123,7 +123,7 @@ def frame(
 
     ``doubt_margin`` is :func:`rasterize`'s: with 0, ``doubt`` is 0 everywhere.
     """
-    camera = resize_camera(camera or avatar.camera, size or avatar.camera.size)
+    camera = (camera or avatar.camera).resized(size or avatar.camera.size)
     head_splats, torso_splats, joints = frame_splats(avatar, params, camera, dtype)
     head = rasterize(head_splats, camera.size, doubt_margin)
     torso = rasterize(torso_splats, camera.size, doubt_margin)
@@ -859,19 +859,6 @@ def background_picture(background: Background, size: tuple[int, int], dtype: tor
 
         background = np.asarray(Image.fromarray(background).resize(size, Image.Resampling.BICUBIC))
     return torch.tensor(background, dtype=dtype) / 255
-
-
-def resize_camera(camera: Camera, size: tuple[int, int]) -> Camera:
-    """The same view at another size: the vertical field of view stays, the principal point keeps its place.
-
-    Its offset from the picture's centre scales with the height, as the focal lengths do.
-    """
-    scale = size[1] / camera.size[1]
-    intrinsics = camera.intrinsics.astype(np.float64)
-    centre = np.array(camera.size) / 2
-    intrinsics[:2, :2] *= scale
-    intrinsics[:2, 2] = np.array(size) / 2 + scale * (intrinsics[:2, 2] - centre)
-    return Camera(camera.world_to_camera, intrinsics.astype(np.float32), size)
 
 
 # ------------------------------------------------------------------------------------------------------ how alike

@@ -45,7 +45,7 @@ class Renderer:
         size: width, height in pixels, 1 to 8192 each.
         device: "cpu". "cuda" needs a build that has the CUDA renderer.
         threads: how many draw together, 1 to 256; None or 0: one per core that this process may use, 16 at most.
-        camera: instead of the avatar's own; rescaled to ``size`` by :func:`resize_camera`.
+        camera: instead of the avatar's own; rescaled to ``size`` by :meth:`Camera.resized`.
         background: None (the avatar's own picture), an RGB colour of floats 0..1, a picture uint8 [H, W, 3] (resized),
             or "transparent" (black where the format has no alpha).
 
@@ -161,7 +161,7 @@ class Renderer:
         return out
 
     def _set_camera(self, camera: Camera) -> None:
-        scaled = resize_camera(camera, self.size)
+        scaled = camera.resized(self.size)
         self._engine.set_camera(scaled.world_to_camera, scaled.intrinsics, *self.size)
         self._camera = camera
 
@@ -170,23 +170,6 @@ def default_threads() -> int:
     """One per core that this process may use; more than 16 do not draw a frame any faster."""
     affinity = getattr(os, "sched_getaffinity", None)
     return min(16, len(affinity(0)) if affinity else os.cpu_count() or 1)
-
-
-def resize_camera(camera: Camera, size: tuple[int, int]) -> Camera:
-    """The same view at another size: the vertical field of view stays, the principal point keeps its place.
-
-    Its offset from the picture's centre scales with the height, as the focal lengths do.
-
-    Args:
-        camera: any.
-        size: width, height in pixels.
-    """
-    scale = size[1] / camera.size[1]
-    intrinsics = camera.intrinsics.astype(np.float64)
-    intrinsics[:2, :2] *= scale
-    intrinsics[:2, 2] = np.array(size) / 2 + scale * (intrinsics[:2, 2] - np.array(camera.size) / 2)
-    pose = np.ascontiguousarray(camera.world_to_camera, np.float32)
-    return Camera(pose, intrinsics.astype(np.float32), size)
 
 
 def background_picture(background: Background, size: tuple[int, int]) -> UInt8 | None:

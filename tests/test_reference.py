@@ -726,9 +726,9 @@ def test_psnr() -> None:
 def test_resized_camera_sees_the_same() -> None:
     camera = make_camera((320, 240))
     camera = replace(camera, intrinsics=camera.intrinsics + np.float32([[0, 0, 8], [0, 0, -4], [0, 0, 0]]))
-    half = reference.resize_camera(camera, (160, 120))
+    half = camera.resized((160, 120))
     np.testing.assert_allclose(half.intrinsics[:2], camera.intrinsics[:2] / 2)
-    wide = reference.resize_camera(camera, (640, 240))
+    wide = camera.resized((640, 240))
     np.testing.assert_allclose(wide.intrinsics, camera.intrinsics + np.float32([[0, 0, 160], [0, 0, 0], [0, 0, 0]]))
 
 

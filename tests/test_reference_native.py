@@ -199,7 +199,7 @@ def test_splats(name: str) -> None:
     renderer = Renderer(avatar, size=size, threads=threads, camera=camera)
     renderer.render(params)
     native = renderer.splats()
-    view = reference.resize_camera(camera or avatar.camera, size)
+    view = (camera or avatar.camera).resized(size)
     layers = reference.frame_splats(avatar, params, view)[:2]
     expected = {key: torch.cat([getattr(layer, key) for layer in layers]).numpy() for key in reference.Splats._fields}
     inverse = np.linalg.inv(expected["covariance"])

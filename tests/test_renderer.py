@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scenes import make_avatar, make_camera, make_params, without_head, without_torso
 
 from being_rt.errors import BeingError, DeviceError, InvalidParameterError
-from being_rt.renderer import LARGEST_SIDE, Format, Renderer, background_picture, resize_camera
+from being_rt.renderer import LARGEST_SIDE, Format, Renderer, background_picture
 
 AVATAR = make_avatar(seed=3, size=(160, 120))
 PARAMS = make_params(3, seed=3)
@@ -221,7 +221,7 @@ def test_resized_camera_keeps_the_view() -> None:
     """A point of the middle of the picture stays there, at any size; vertically the same share of the world is seen."""
     camera = make_camera((160, 120))
     for size in ((320, 240), (90, 200), (33, 77)):
-        k = resize_camera(camera, size).intrinsics
+        k = camera.resized(size).intrinsics
         assert k[0, 2] == pytest.approx(size[0] / 2)
         assert k[1, 2] == pytest.approx(size[1] / 2)
         assert k[1, 1] / size[1] == pytest.approx(camera.intrinsics[1, 1] / 120)

@@ -107,6 +107,18 @@ class Camera:
     intrinsics: Float32  # [3, 3] in pixels of size
     size: tuple[int, int]  # width, height
 
+    def resized(self, size: tuple[int, int]) -> Camera:
+        """The same view at another size (width, height): the vertical field of view stays.
+
+        The principal point's offset from the picture's centre scales with the height, as the focal lengths do.
+        """
+        scale = size[1] / self.size[1]
+        intrinsics = self.intrinsics.astype(np.float64)
+        intrinsics[:2, :2] *= scale
+        intrinsics[:2, 2] = np.array(size) / 2 + scale * (intrinsics[:2, 2] - np.array(self.size) / 2)
+        pose = np.ascontiguousarray(self.world_to_camera, np.float32)
+        return Camera(pose, intrinsics.astype(np.float32), size)
+
 
 @dataclass(frozen=True)
 class Avatar:
