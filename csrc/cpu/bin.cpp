@@ -17,12 +17,12 @@ void for_each_entry(const BinStage& s, Worker worker, Use use) {
                        top = box >> 8 & 255;
         const uint32_t across = (box >> 16 & 255) - left, down = (box >> 24) - top, first = top * columns + left;
         if ((across | down) < 2) {
-            // Nearly all, and without a branch on how many of the 2x2: those that are none go to spare counters, each
-            // its own, so that no addition waits for the one before.
+            // Nearly all, and without a branch on how many of the 2x2 (a product, for compilers make branches of ?:).
+            // Those that are none go to spare counters, each its own, so that no addition waits for the one before.
             use(first, id);
-            use(across ? first + 1 : spare, id);
-            use(down ? first + columns : spare + 1, id);
-            use(across & down ? first + columns + 1 : spare + 2, id);
+            use(spare + (first + 1 - spare) * across, id);
+            use(spare + 1 + (first + columns - spare - 1) * down, id);
+            use(spare + 2 + (first + columns + 1 - spare - 2) * (across & down), id);
             continue;
         }
         for (uint32_t y = 0; y <= down; ++y)
