@@ -1,5 +1,8 @@
 #include "csrc/engine/thread_pool.h"
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 #endif
@@ -13,6 +16,29 @@ constexpr int kSpins = 1000;
 constexpr int kYields = 2000;
 
 constexpr uint64_t kRound = uint64_t(1) << 32;
+
+// On a machine that does other work as well, Linux may wake a thread on the very core that its caller runs on, and
+// leave both there for seconds: then two threads draw no faster than one. A thread that finds itself there moves away,
+// by a detour over its set of allowed cores, which is the old one again afterwards.
+int current_core() {
+#if defined(__linux__)
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+void leave_core([[maybe_unused]] int core) {
+#if defined(__linux__)
+    cpu_set_t allowed;
+    if (core < 0 || core >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+    cpu_set_t others = allowed;
+    CPU_CLR(core, &others);
+    if (CPU_COUNT(&others) == 0) return;
+    sched_setaffinity(0, sizeof others, &others);
+    sched_setaffinity(0, sizeof allowed, &allowed);
+#endif
+}
 
 void pause_or_yield(int turn) {
     if (turn >= kSpins) return std::this_thread::yield();
@@ -40,6 +66,7 @@ void ThreadPool::run(Call call, const void* context, int parts) {
     call_ = call;
     context_ = context;
     parts_ = parts;
+    caller_core_.store(current_core(), std::memory_order_relaxed);
     finished_.store(0, std::memory_order_relaxed);
     const uint64_t round = ticket_.load(std::memory_order_relaxed) / kRound + 1;
     // In one total order with the sleepers' count: either this sees a sleeper, or the sleeper-to-be sees the round.
@@ -69,6 +96,7 @@ void ThreadPool::loop() {
         if (claim_and_work()) {
             turn = 0;
         } else if (turn < kSpins + kYields) {
+            if (turn == 0 && current_core() == caller_core_.load(std::memory_order_relaxed)) leave_core(current_core());
             pause_or_yield(turn++);
         } else {
             std::unique_lock<std::mutex> lock(mutex_);

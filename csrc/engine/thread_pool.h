@@ -55,7 +55,7 @@ class ThreadPool {
     const void* context_ = nullptr;
     int parts_ = 0;
 
-    std::atomic<int> sleeping_{0};
+    std::atomic<int> caller_core_{-1}, sleeping_{0};
     std::atomic<bool> stop_{false};
     std::mutex mutex_;
     std::condition_variable wake_;
