@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,6 +115,6 @@ def test_an_empty_frame_of_motion() -> None:
     assert result.shape == (0, len(rig.template), 3)
 
 
-def test_the_core_needs_no_pytorch() -> None:
+def test_the_core_needs_no_pytorch(tmp_path: Path) -> None:
     code = "import sys, being_rt.renderer, being_rt._C; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)  # elsewhere: the package installed, not ./
