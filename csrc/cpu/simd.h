@@ -17,7 +17,7 @@
 #include "csrc/cpu/simd_avx512.h"
 #elif defined(BEING_ISA_avx2)
 #include "csrc/cpu/simd_avx2.h"
-#elif defined(__SSE2__) || defined(_M_X64)
+#elif (defined(__SSE2__) || defined(_M_X64)) && !defined(BEING_SCALAR)  // BEING_SCALAR: to test the last one
 #include "csrc/cpu/simd_sse2.h"
 #else
 #include "csrc/cpu/simd_scalar.h"
