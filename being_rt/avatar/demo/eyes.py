@@ -344,13 +344,13 @@ def _lashes(
     dark = np.clip(traits.brow_albedo * 0.45, 0.004, 0.06) * (1.0 - 0.6 * traits.makeup)
     colour = develop(dark * 0.7)
     for is_upper, count, longest in (
-        (True, int(70 + 34 * lush), 0.0040 + 0.0020 * lush),
+        (True, int(84 + 44 * lush), 0.0034 + 0.0020 * lush),
         (False, int(24 + 12 * lush), 0.0016 + 0.0008 * lush),
     ):
         rim = upper if is_upper else lower
         share = np.sort(rng.uniform(0.10, 0.975, count))
-        tuft = np.round(share * 26) / 26  # neighbours lean together
-        share = share + (tuft - share) * 0.35
+        tuft = np.round(share * 21) / 21  # neighbours lean together
+        share = share + (tuft - share) * 0.25
         index = share * (len(rim) - 1)
         root = np.stack([np.interp(index, np.arange(len(rim)), rim[:, axis]) for axis in range(3)], 1)
         outward = unit(root - centre)
@@ -371,9 +371,9 @@ def _lashes(
         for piece in range(pieces):
             step = (length / pieces)[:, None] * unit(heading + lift * piece)
             middle = here + 0.5 * step
-            width = 0.000072 * (1.0 - 0.16 * piece) * (0.85 + 0.3 * lush)
+            width = 0.000060 * (1.0 - 0.16 * piece) * (0.85 + 0.3 * lush)
             scale = np.stack([length / pieces * 0.46, np.full(count, width), np.full(count, width)], 1)
-            strength = (0.74 if is_upper else 0.20) * (1.0 - 0.12 * piece)
+            strength = (0.62 if is_upper else 0.16) * (1.0 - 0.18 * piece)
             parts.append(
                 cloud(
                     "lash",

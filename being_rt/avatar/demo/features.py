@@ -106,7 +106,7 @@ class Place:
 
     @cached_property
     def lips(self) -> Array:
-        along = smoothstep(MOUTH_HALF + 0.0010, MOUTH_HALF - 0.0018, self.ax)
+        along = smoothstep(MOUTH_HALF - 0.0002, MOUTH_HALF - 0.0040, self.ax)
         edge = 1.0 + 0.03 * np.cos(self.x * 2100.0)
         return smoothstep(1.20, 0.86, np.abs(self.lip) * edge) * along * (self.z > 0.015)
 
@@ -114,7 +114,7 @@ class Place:
     def seam(self) -> Array:
         """Depth in the crease between the closed lips."""
         height = self.y - surface.lip_seam(np.minimum(self.ax, MOUTH_HALF))
-        return bell(height, 0.00085) * smoothstep(MOUTH_HALF + 0.0010, MOUTH_HALF - 0.0060, self.ax) * self.front
+        return bell(height, 0.00085) * smoothstep(MOUTH_HALF - 0.0004, MOUTH_HALF - 0.0070, self.ax) * self.front
 
     @cached_property
     def rim(self) -> Array:
@@ -143,7 +143,7 @@ class Place:
 
     @cached_property
     def cheek(self) -> Array:
-        return np.exp(-(((self.ax - 0.037) / 0.022) ** 2) - ((self.y + 0.008) / 0.017) ** 2) * self.front
+        return np.exp(-(((self.ax - 0.036) / 0.023) ** 2) - ((self.y + 0.004) / 0.018) ** 2) * self.front
 
     @cached_property
     def nose(self) -> Array:

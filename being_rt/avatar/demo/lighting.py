@@ -1,7 +1,7 @@
 """The portrait studio that every demo person stands in: key, fill, rim and room, baked into the Gaussians' colours.
 
 A photographer's set-up, fixed to the head in its rest pose: a large warm key above the camera's left shoulder, a weak
-cool fill on the other side, a rim light behind, and a room that is brighter above than below. All of it is computed
+warm fill on the other side, as from a sunlit wall, a rim light behind, and a room that is brighter above than below. All of it is computed
 in linear light; :func:`develop` is the film: an S-shaped response and the sRGB encoding in which Gaussians blend.
 
 Arrays are float64, N points: positions and distances in metres, directions as unit vectors, colours linear RGB.
@@ -37,10 +37,10 @@ def _unit(vector: Array | list[float]) -> Array:
 
 
 KEY = Lamp(_unit([-0.66, 0.56, 0.66]), np.array([1.00, 0.925, 0.83]) * 1.34, 0.22)
-FILL = Lamp(_unit([0.85, 0.10, 0.62]), np.array([0.86, 0.93, 1.00]) * 0.19, 0.55)
+FILL = Lamp(_unit([0.85, 0.10, 0.62]), np.array([1.00, 0.90, 0.80]) * 0.23, 0.55)
 RIM = Lamp(_unit([0.72, 0.42, -0.62]), np.array([0.94, 0.97, 1.00]) * 0.62, 0.25)
 LAMPS = (KEY, FILL, RIM)
-SKY = np.array([0.88, 0.94, 1.00]) * 0.26  # the room's light from above, in front and from below
+SKY = np.array([0.94, 0.95, 0.96]) * 0.26  # the room's light from above, in front and from below
 WALL = np.array([0.98, 0.95, 0.92]) * 0.16
 FLOOR = np.array([1.00, 0.84, 0.70]) * 0.09
 

@@ -68,6 +68,8 @@ def build_teeth(mesh: Mesh, faces: NDArray[np.int64], upper: bool, traits: Perso
     height = (p[:, 1] - edge_y) * (1.0 if upper else -1.0)  # from the biting edge towards the gum
     rounded = 0.00034 * np.abs(across) ** 4 + short[tooth] + np.where(tooth == 2, 0.0007 * np.abs(across), 0.0)
     gone = (height < rounded) | ((gap < 0.00008 + 0.00010 * smoothstep(0.004, 0.0, height)) & (height < 0.0065))
+    # Samples that a biting edge cuts are drawn up to it: the edge is even however they fell.
+    cut = np.clip(0.00036 - (height - rounded), 0.0, 0.00036) * labial * (1.0 if upper else -1.0)
     gum_line = (0.0086 if upper else 0.0078) - 0.0011 * across**2 - 0.0006 * (tooth == 1) - 0.00012 * tooth
     gum = smoothstep(gum_line - 0.00025, gum_line + 0.00025, height)
 
@@ -76,6 +78,7 @@ def build_teeth(mesh: Mesh, faces: NDArray[np.int64], upper: bool, traits: Perso
     bulge = 0.00055 * (1.0 - across**2) * (1.0 - 0.5 * gum)
     root_bump = 0.0005 * gum * (1.0 - across**2)
     position = samples.person + normal * (bulge + root_bump - 0.0003)[:, None] * labial[:, None]
+    position[:, 1] += cut
     lean = 0.42 * across * side * (1.0 - gum) + 0.25 * across * side * gum
     shaded = unit(
         normal
@@ -103,7 +106,7 @@ def build_teeth(mesh: Mesh, faces: NDArray[np.int64], upper: bool, traits: Perso
     lit *= np.where(labial, 1.0, 0.28)
     half = unit(unit(EYE_POINT - position) + KEY.direction)
     shine = np.clip(np.einsum("nd,nd->n", shaded, half), 0, 1) ** 70 * depth * labial * (0.4 + 0.6 * from_lip)
-    bright = develop(colour * lit[:, None] * 0.80 + 0.24 * shine[:, None])
+    bright = develop(colour * lit[:, None] * 0.92 + 0.24 * shine[:, None])
     sigma = np.interp(ax, [0.010, 0.024], [0.00070, 0.00130]) * spacing
     made = cloud("mouth", samples, shaded, np.stack([sigma, sigma, 0.3 * sigma], 1), bright, 0.97, position=position)
     return made[~gone]
@@ -118,7 +121,7 @@ def build_cavity(mesh: Mesh, faces: NDArray[np.int64], traits: PersonTraits, spa
     normal = unit(np.einsum("nk,nkd->nd", samples.barycentric, normals[mesh.faces[samples.face]]))
     p = samples.average
     depth = behind(p)
-    lit = 0.42 * np.exp(-depth / 0.0065) + 0.040 * np.exp(-depth / 0.030)
+    lit = 0.42 * np.exp(-depth / 0.0065) + 0.085 * np.exp(-depth / 0.030)
     inner = smoothstep(0.0, 0.005, depth)[:, None]
     flesh = linear((156, 72, 68)) * (1.0 - 0.45 * traits.skin_tone)
     flesh = linear(traits.lip_colour) * [0.85, 0.7, 0.7] * (1.0 - inner) + flesh * inner
@@ -128,7 +131,10 @@ def build_cavity(mesh: Mesh, faces: NDArray[np.int64], traits: PersonTraits, spa
     # Kept off the lips' and the chin's skin, through which it would show.
     back = (0.0016 * smoothstep(0.0008, 0.004, depth))[:, None] * np.array([0.0, 0.0, -1.0])
     scale = np.stack([sigma, sigma, 0.4 * sigma], 1)
-    return cloud("mouth", samples, normal, scale, colour, 0.98, position=samples.person + back)
+    made = cloud("mouth", samples, normal, scale, colour, 0.98, position=samples.person + back)
+    # At the corners, where the lips always touch, it would only show as specks when they bunch up.
+    corner = (np.abs(p[:, 0]) > MOUTH_HALF - 0.0055) & (depth < 0.0080)
+    return made[~(corner | ((np.abs(p[:, 0]) > MOUTH_HALF - 0.0080) & (depth < 0.0022)))]
 
 
 def _behind_lips(vertices: Array) -> Callable[[Array], Array]:

@@ -69,7 +69,7 @@ LATENTS: tuple[Latent, ...] = (
     Latent(("browDown",), True, wrinkles.frown_lines, 0.46),
     Latent(("eyeSquint", "cheekSquint"), True, _squint_folds, 0.26),
     Latent(("eyeBlink",), True, wrinkles.lid_crease, -0.40),
-    Latent(("mouthSmile",), True, _smile_folds, 0.52, 0.16),
+    Latent(("mouthSmile",), True, _smile_folds, 0.52, 0.07),
     Latent(("noseSneer",), True, _sneer_folds, 0.36, 0.06),
     Latent(("jawOpen",), False, lambda place: wrinkles.nasolabial(place), -0.10),
     Latent(("mouthPucker",), False, wrinkles.lip_lines, 0.09, -0.05),

@@ -135,8 +135,8 @@ def pigments(place: Place, traits: PersonTraits) -> tuple[Array, Array]:
     p, old = place.points, float(np.clip((traits.age - 25.0) / 45.0, 0.0, 1.0))
     seed = traits.seed * 101
     broad, middle, fine = noise(p, 0.034, seed + 1, 2), noise(p, 0.0085, seed + 2, 2), noise(p, 0.0026, seed + 3)
-    blood = 0.30 * place.cheek + 0.34 * place.nose_tip + 0.40 * place.ala + 0.24 * place.ear + 0.16 * place.chin
-    blood += 0.22 * place.upper_lid + 0.20 * bell(place.rim, 0.0030) * place.front
+    blood = 0.22 * place.cheek + 0.22 * place.nose_tip + 0.22 * place.ala + 0.24 * place.ear + 0.16 * place.chin
+    blood += 0.12 * place.upper_lid + 0.20 * bell(place.rim, 0.0030) * place.front
     blood += (
         0.10 * place.under_eye
         - 0.10 * place.forehead
@@ -144,12 +144,12 @@ def pigments(place: Place, traits: PersonTraits) -> tuple[Array, Array]:
     )
     blood += 0.10 * bell(place.x, 0.004) * bell(place.y + 0.0245, 0.003) * place.front
     blood *= 0.35 + 1.05 * traits.redness
-    blood += 0.050 * broad + (0.022 + 0.03 * old) * middle + 0.030 * fine
+    blood += 0.030 * broad + (0.008 + 0.03 * old) * middle + 0.010 * fine
     flush = np.clip(place.cheek + place.nose + place.nose_tip + place.ala, 0.0, 1.0) * traits.redness
     threads = np.clip(1.0 - np.abs(noise(p, 0.0068, seed + 4)) * 6.0, 0.0, 1.0) * np.clip(
         noise(p, 0.014, seed + 5) - 0.2, 0.0, 1.0
     )
-    blood += (0.05 + 0.30 * old) * flush * threads
+    blood += 0.32 * old * flush * threads
     pale_scale = 1.0 - 0.45 * traits.skin_tone
     brown = 0.13 * place.under_eye * (0.7 + 0.8 * traits.skin_tone + 0.5 * old) + 0.08 * place.upper_lid
     brown += 0.045 * place.forehead * (0.3 + traits.skin_tone) + 0.05 * place.neck
@@ -157,7 +157,7 @@ def pigments(place: Place, traits: PersonTraits) -> tuple[Array, Array]:
     brown += (
         (0.030 + 0.02 * traits.skin_tone) * noise(p, 0.045, seed + 6, 2)
         + 0.010 * middle
-        + 0.016 * noise(p, 0.0034, seed + 7)
+        + 0.007 * noise(p, 0.0034, seed + 7)
     )
     return blood * pale_scale, brown
 
@@ -229,7 +229,7 @@ def albedo(place: Place, traits: PersonTraits) -> Array:
     corner = (
         np.exp(-(((place.ax - MOUTH_HALF - 0.0008) / 0.0020) ** 2) - ((place.y - MOUTH_Y) / 0.0016) ** 2) * place.front
     )
-    result *= 1.0 - 0.20 * corner[:, None] * np.array([0.75, 1.0, 1.0])
+    result *= 1.0 - 0.10 * corner[:, None] * np.array([0.75, 1.0, 1.0])
     # Lids: thin and pink at the rim; make-up darkens the crease and the line of the lashes.
     line = bell(place.rim, 0.0011) * (place.eye_y > -0.002) * (0.22 + 0.40 * traits.makeup)
     shadow = place.upper_lid * smoothstep(0.0, 0.004, place.eye_y) * 0.22 * traits.makeup
@@ -250,7 +250,7 @@ def shade_skin(studio: Studio, samples: Samples, limit: float = 0.0022) -> SkinS
     position = studio.settle(samples.person, limit)
     normal = studio.normal(position, 3.5e-4)
     # The mesh is too coarse for the nostrils' rims: they are smoothed, and painted.
-    nostril = np.exp(-(((place.ax - 0.0064) / 0.0030) ** 2 + ((place.y + 0.0198) / 0.0028) ** 2)) * (place.z > 0.04)
+    nostril = np.exp(-(((place.ax - 0.0066) / 0.0036) ** 2 + ((place.y + 0.0202) / 0.0024) ** 2)) * (place.z > 0.04)
     calm = np.clip(1.6 * nostril, 0.0, 1.0)[:, None]
     position = samples.person * calm + position * (1.0 - calm)
     normal = unit(normal * (1.0 - calm) + np.array([0.0, -0.75, 0.66]) * calm)
@@ -282,8 +282,8 @@ def shade_skin(studio: Studio, samples: Samples, limit: float = 0.0022) -> SkinS
     pigment = albedo(place, traits) * (1.0 - brow) + traits.brow_albedo * brow
     pigment = pigment * (1.0 - haired) + 0.9 * traits.hair_albedo * haired
     pigment = pigment * _hollow(place, traits)[:, None] ** np.array([0.7, 1.0, 1.0])
-    pigment = pigment * (1.0 - 0.84 * smoothstep(0.45, 1.0, nostril)[:, None] * np.array([0.92, 1.0, 1.0]))
-    seen = Visibility(seen.ambient * (1.0 - 0.6 * nostril), seen.bent, seen.lamps * (1.0 - 0.7 * nostril[:, None]))
+    pigment = pigment * (1.0 - 0.50 * smoothstep(0.35, 1.0, nostril)[:, None] * np.array([0.92, 1.0, 1.0]))
+    seen = Visibility(seen.ambient * (1.0 - 0.45 * nostril), seen.bent, seen.lamps * (1.0 - 0.5 * nostril[:, None]))
     oily = (0.3 + 0.7 * traits.oiliness) * place.t_zone
     lips = place.lips
     roughness = 0.47 - 0.12 * oily - (0.10 + 0.12 * traits.lip_gloss) * lips - 0.05 * bell(place.rim, 0.003)

@@ -109,7 +109,7 @@ def _move(weight: Float64, direction: Float64) -> Float64:
 
 
 def _lid_rotation(mesh: HeadMesh, right: bool, upper: Float64, lower: Float64) -> Float64:
-    """Turn the lids of one eye about the eye's x axis by an angle per column (positive is down), exactly, as a delta.
+    """Turn the lids of one eye about the eye's x axis by an angle per column (positive is down), as a delta.
 
     ``upper`` and ``lower`` [EYE_COLUMNS] are read on the columns of their lid alone.
     """
@@ -121,7 +121,8 @@ def _lid_rotation(mesh: HeadMesh, right: bool, upper: Float64, lower: Float64) -
         ids = mesh.mirror[row] if right else row
         q = mesh.vertices[ids] - center
         c, s = np.cos(angle * share), np.sin(angle * share)
-        delta[ids] = np.stack([q[:, 0], q[:, 1] * c - q[:, 2] * s, q[:, 1] * s + q[:, 2] * c], 1) - q
+        turned = np.stack([q[:, 0], q[:, 1] * c - q[:, 2] * s, q[:, 1] * s + q[:, 2] * c], 1)
+        delta[ids] = turned * (1.0 + 0.14 * (1.0 - c))[:, None] - q  # out a little: the way is a chord of the arc
     return delta
 
 
@@ -163,15 +164,16 @@ def _named_fields(mesh: HeadMesh) -> dict[str, Float64]:
     crease = bell(fold + 0.0010, 0.0050) * along
     both(
         "smile",
-        _move(line * u, s.out * 0.0066)
-        + _move(line * u**2.6, _Y * 0.0070 - _Z * 0.0058)
-        + _move(cheek, _Y * 0.0040 + _Z * 0.0028)
-        + _move(bulge, s.normal * 0.0022 + _Y * 0.0012)
-        - _move(crease, s.normal * 0.0009)
-        + _move(lower_lid, _Y * 0.0010 + _Z * 0.0004)
-        + _move(s.upper_lip, _Y * 0.0008 - _Z * 0.0012)
-        + _move(s.lower_lip, _Y * 0.0008 - _Z * 0.0014)
-        + to_seam * (0.20 * line * bell(s.t, 1.2))[:, None],
+        _move(line * u, s.out * 0.0072)
+        + _move(line * u**1.9, _Y * 0.0056)
+        - _move(line * u**2.3, _Z * 0.0060)
+        + _move(cheek, _Y * 0.0036 + _Z * 0.0024)
+        + _move(bulge, s.normal * 0.0020 + _Y * 0.0010)
+        - _move(crease, s.normal * 0.0008)
+        + _move(lower_lid, _Y * 0.0004 + _Z * 0.0003)
+        + _move(s.upper_lip, _Y * 0.0012 - _Z * 0.0012)
+        + _move(s.lower_lip, _Y * 0.0012 - _Z * 0.0014)
+        + to_seam * (0.26 * line * bell(s.t, 1.4))[:, None],
     )
     both("frown", _move(s.corner, -_Y * 0.0046 + s.out * 0.001) + _move(s.around_corner, -_Y * 0.0024))  # AU15
     both("dimple", _move(s.corner, s.out * 0.0042 - _Z * 0.0036) + _move(s.around_corner, -_Z * 0.001))  # AU14
@@ -182,7 +184,7 @@ def _named_fields(mesh: HeadMesh) -> dict[str, Float64]:
     gather = np.stack([-s.x * 0.42, -(s.y - STOMION_Y) * 0.05, np.full_like(s.x, 0.0092)], 1)
     fields["pucker"] = (  # AU18
         _move(s.mouth, gather)
-        + _move(s.corner * 0.55, -s.out * 0.0055 + _Z * 0.003)
+        + _move(s.corner * 0.75, -s.out * 0.0060 + _Z * 0.003)
         + _move(s.upper_lip, _Z * 0.001)
         + to_seam * (-0.10 * s.mouth * bell(s.t, 1.2))[:, None]
     )
@@ -230,7 +232,7 @@ def _named_fields(mesh: HeadMesh) -> dict[str, Float64]:
     hollow = s.patch((0.040, -0.042, 0.030), (0.019, 0.021, 0.03))
     both("cheekPuff", _move(hollow, s.out * 0.0065 + _Z * 0.0050) + _move(s.mouth, _Z * 0.0012))
     both("cheekSuck", _move(hollow, -s.out * 0.0045 - _Z * 0.0030))
-    both("cheekSquint", _move(cheek, _Y * 0.0042 + _Z * 0.0026) + _move(lower_lid, _Y * 0.0012 + _Z * 0.0005))  # AU6
+    both("cheekSquint", _move(cheek, _Y * 0.0038 + _Z * 0.0024) + _move(lower_lid, _Y * 0.0007 + _Z * 0.0004))  # AU6
     wing = s.patch((0.012, 0.002, 0.055), (0.010, 0.016, 0.02))
     both(
         "noseSneer",  # AU9

@@ -88,7 +88,7 @@ def build_regions(mesh: HeadMesh) -> dict[str, Int32]:
         "tongue": part == Part.TONGUE,
         "ears": ears,
         "nose": (part == Part.SKIN) & (np.abs(x) < 0.0185) & (np.abs(y + 0.002) < 0.021) & (z > 0.046),
-        "brows": (part <= Part.EYELIDS) & (np.abs(y - height) < half + 0.0015) & (half > 0.0) & (z > 0.0),
+        "brows": (part <= Part.EYELIDS) & (np.abs(y - height) < half + 0.0028) & (half > 0.0) & (z > 0.0),
         "boundary": rim,
     }
     return {name: np.flatnonzero(mask).astype(np.int32) for name, mask in masks.items()}

@@ -122,7 +122,7 @@ _SLICES = [
     0.1200,
 ]
 FACE_HALF_WIDTH = _Curve(
-    _SLICES, [0.006, 0.0185, 0.0290, 0.0400, 0.0505, 0.0575, 0.0630, 0.0660, 0.0665, 0.0640, 0.0585, 0.051, 0.028]
+    _SLICES, [0.006, 0.0165, 0.0252, 0.0348, 0.0446, 0.0530, 0.0610, 0.0655, 0.0665, 0.0640, 0.0585, 0.051, 0.028]
 )
 _FACE_FRONT = _Curve(
     _SLICES, [0.030, 0.0425, 0.0480, 0.0490, 0.0465, 0.0475, 0.0490, 0.0485, 0.0475, 0.0485, 0.0448, 0.0350, 0.000]
@@ -144,7 +144,7 @@ def neck_axis_z(y: Float64) -> Float64:
 def lip_seam(x: Float64) -> Float64:
     """Height of the line where the closed lips meet: a shallow bow."""
     u = np.abs(x) / MOUTH_HALF_WIDTH
-    return STOMION_Y - 0.0009 * bell(x, 0.0050) + 0.0006 * bell(u - 0.55, 0.28) + 0.0003 * np.minimum(u, 1.2) ** 4
+    return STOMION_Y - 0.0007 * bell(x, 0.0060) + 0.0004 * bell(u - 0.55, 0.28) + 0.0008 * np.minimum(u, 1.2) ** 4
 
 
 def upper_lip_height(x: Float64) -> Float64:
@@ -156,7 +156,7 @@ def upper_lip_height(x: Float64) -> Float64:
 
 def lower_lip_height(x: Float64) -> Float64:
     u = np.abs(x) / MOUTH_HALF_WIDTH
-    return 0.0003 + 0.0094 * np.clip(1.0 - u**2.2, 0.0, 1.0) ** 0.80
+    return 0.0003 + 0.0086 * np.clip(1.0 - u**3.4, 0.0, 1.0) ** 0.95
 
 
 def lip_coordinate(x: Float64, y: Float64) -> Float64:
@@ -172,21 +172,21 @@ def _bumps(x: Float64, y: Float64, z: Float64) -> Float64:
     """Height of the soft forms above the basic volumes."""
     ax = np.abs(x)
     dx, dy = ax - EYE[0], y - EYE[1]
-    h = 0.0030 * bell(ax - 0.025, 0.018) * bell(y - 0.0445, 0.0075)  # brow ridge
+    h = 0.0026 * bell(ax - 0.025, 0.018) * bell(y - 0.0445, 0.0080)  # brow ridge
     h += 0.0015 * bell(ax - 0.042, 0.010) * bell(y - 0.0425, 0.009)
     h += 0.0012 * bell(x, 0.012) * bell(y - 0.047, 0.010)  # glabella
     h -= 0.0086 * bell(dx + 0.001, 0.0165) * bell(dy - 0.001, 0.0125)  # socket
     h -= 0.0022 * bell(ax - 0.0135, 0.0060) * bell(dy - 0.001, 0.0110)  # beside the nose's root
     h += 0.0042 * bell(ax - 0.047, 0.017) * bell(y + 0.003, 0.016)  # cheekbone
-    h += 0.0038 * bell(ax - 0.030, 0.015) * bell(y + 0.014, 0.015)  # apple of the cheek
-    h -= 0.0014 * bell(ax - 0.049, 0.014) * bell(y + 0.043, 0.018)  # hollow below it
-    h += 0.0056 * np.exp(-((x / 0.031) ** 4)) * bell(y - STOMION_Y - 0.001, 0.0175)  # dental arch
+    h += 0.0030 * bell(ax - 0.031, 0.017) * bell(y + 0.013, 0.017)  # apple of the cheek
+    h -= 0.0008 * bell(ax - 0.049, 0.016) * bell(y + 0.043, 0.018)  # hollow below it
+    h += 0.0048 * np.exp(-((ax / 0.033) ** 3)) * bell(y - STOMION_Y - 0.001, 0.0175)  # dental arch
     fold = ax - (0.0175 + 0.55 * 0.004 * np.logaddexp(0.0, (-0.014 - y) / 0.004))
     h -= 0.0010 * bell(fold, 0.0046) * smoothstep(-0.054, -0.030, y) * smoothstep(-0.002, -0.018, y)  # nasolabial
     h -= 0.0012 * bell(x, 0.0032) * bell(y + 0.0300, 0.0060)  # philtrum and its columns
     h += 0.0005 * bell(ax - 0.0050, 0.0020) * bell(y + 0.0300, 0.0060)
-    h -= 0.0028 * bell(x, 0.016) * bell(y + 0.0585, 0.0055)  # mentolabial fold
-    h += 0.0034 * bell(x, 0.016) * bell(y + 0.0715, 0.0110)  # chin
+    h -= 0.0019 * bell(x, 0.015) * bell(y + 0.0585, 0.0058)  # mentolabial fold
+    h += 0.0030 * bell(x, 0.015) * bell(y + 0.0720, 0.0110)  # chin
     h += 0.0016 * bell(ax - 0.025, 0.016) * bell(y - 0.068, 0.014)  # frontal eminence
     h -= 0.0028 * bell(ax - 0.061, 0.013) * bell(y - 0.040, 0.020) * smoothstep(-0.01, 0.02, z)  # temple
     over = y - lip_seam(x)
@@ -194,18 +194,18 @@ def _bumps(x: Float64, y: Float64, z: Float64) -> Float64:
     t = over / np.maximum(height, 0.0018)
     span = np.clip(1.0 - (ax / MOUTH_HALF_WIDTH) ** 2, 0.0, 1.0) ** 0.8
     upper, lower = bell(t - 0.36, 0.58), bell(t + 0.42, 0.54)
-    h += span * np.where(over > 0, 0.0040 * upper + 0.0006 * bell(x, 0.005) * upper, 0.0046 * lower)
+    h += span * np.where(over > 0, 0.0040 * upper + 0.0006 * bell(x, 0.005) * upper, 0.0041 * lower)
     inside = np.clip(1.12 - (ax / MOUTH_HALF_WIDTH) ** 4, 0.0, 1.0) * (ax < MOUTH_HALF_WIDTH * 1.05)
     h -= 0.0012 * bell(over, 0.0013) * inside  # the seam's groove
-    h -= 0.0016 * bell(ax - MOUTH_HALF_WIDTH - 0.0010, 0.0040) * bell(over + 0.0006, 0.0042)  # corner of the mouth
+    h -= 0.0011 * bell(ax - MOUTH_HALF_WIDTH - 0.0010, 0.0046) * bell(over + 0.0006, 0.0042)  # corner of the mouth
     return h * smoothstep(-0.030, 0.005, z)
 
 
 def _nose(x: Float64, y: Float64, z: Float64) -> Float64:
     ax = np.abs(x)
-    d = _capsule(ax, y, z, (0.0, 0.030, 0.0405), (0.0, -0.006, 0.0648), 0.0058, 0.0062)  # bridge
-    d = smooth_min(d, _capsule(ax, y, z, (0.0060, 0.012, 0.0440), (0.0090, -0.010, 0.0510), 0.0060, 0.0064), 0.008)
-    d = smooth_min(d, _ellipsoid(x, y + 0.0088, z - 0.0650, (0.0088, 0.0066, 0.0082)), 0.006)  # tip
+    d = _capsule(ax, y, z, (0.0, 0.030, 0.0398), (0.0, -0.006, 0.0638), 0.0059, 0.0070)  # bridge
+    d = smooth_min(d, _capsule(ax, y, z, (0.0064, 0.014, 0.0436), (0.0092, -0.010, 0.0512), 0.0064, 0.0068), 0.012)
+    d = smooth_min(d, _ellipsoid(x, y + 0.0090, z - 0.0648, (0.0076, 0.0062, 0.0076)), 0.010)  # tip
     wing = _capsule(ax, y, z, (0.0070, -0.0122, 0.0595), (0.0116, -0.0144, 0.0505), 0.0036, 0.0043)
     d = smooth_min(d, wing, 0.0085)
     d = smooth_min(d, _capsule(ax, y, z, (0.0, -0.0130, 0.0635), (0.0, -0.0180, 0.0530), 0.0040, 0.0044), 0.006)
@@ -284,7 +284,7 @@ def skull_distance(points: Float64) -> Float64:
     d = smooth_min(cranium, face, 0.018)
     d = smooth_min(d, _neck(x, y, z), 0.016)
     d = d - _bumps(x, y, z)
-    d = smooth_min(d, _nose(x, y, z), 0.0055)
+    d = smooth_min(d, _nose(x, y, z), 0.0064)
     d = d + 0.0050 * bell(np.abs(x) - 0.0160, 0.0046) * bell(y - EYE[1] + 0.0006, 0.0062) * (
         z > 0.0
     )  # inner eye corner

@@ -81,8 +81,8 @@ def eye_contour(angle: Float64) -> tuple[Float64, Float64]:
     """Lid margin about the left eye's centre: 0 outer corner, pi/2 top, pi inner corner. Returns (dx, dy) [N]."""
     c, s = np.cos(angle), np.sin(angle)
     x = np.where(c > 0, 0.0142, 0.0154) * c  # the opening lies towards the nose from the ball's centre
-    upper = 0.0055 * np.clip(s, 0.0, 1.0) ** 0.92 * (1.0 - 0.10 * c)
-    lower = -0.0050 * np.clip(-s, 0.0, 1.0) ** 0.98 * (1.0 + 0.14 * c)
+    upper = 0.0068 * np.clip(s, 0.0, 1.0) ** 0.88 * (1.0 - 0.10 * c)
+    lower = -0.0061 * np.clip(-s, 0.0, 1.0) ** 0.98 * (1.0 + 0.14 * c)
     return x, 0.0010 * c + np.where(s >= 0.0, upper, lower) - 0.0004
 
 
@@ -469,7 +469,7 @@ def build_mesh(seed: int = 20) -> HeadMesh:
         hole |= ahead & inside_polygon(eye_rings[0][:, :2], points[:, :2])
         in_ear = inside_polygon(ear_polygon, np.stack(surface.ear_frame(*points.T)[:2], 1))
         hole |= (points[:, 0] > 0.045) & in_ear
-        return points[~hole & (points[:, 1] > NECK_CUT_Y + 0.007)]
+        return points[~hole & (points[:, 1] > NECK_CUT_Y + 0.0085)]
 
     midline, candidates = outside_grids(_midline_candidates()), outside_grids(_skin_candidates(rng))
     rings = np.concatenate([neck, eye_rings[0], mouth_rings[0], ear_rings[0]])
@@ -481,8 +481,11 @@ def build_mesh(seed: int = 20) -> HeadMesh:
         skin = _poisson(candidates, np.concatenate([rings, middle]), scale)
         skin = skin[skin[:, 0] > 0.38 * _spacing(skin)]
         surplus = structured + len(middle) + 2 * len(skin) - VERTEX_COUNT
-        if surplus >= 0 and surplus % 2 == 0:
+        if surplus >= 0:
             break
+    if surplus % 2:  # the midline alone has no twins: it gives up one vertex on the crown
+        middle = np.delete(middle, np.argmax(middle[:, 1]), 0)
+        surplus -= 1
     scalp = np.flatnonzero((skin[:, 2] < -0.03) & (skin[:, 1] > 0.03))
     skin = np.delete(skin, rng.choice(scalp, surplus // 2, replace=False), 0)
 
