@@ -1,8 +1,9 @@
 """The portrait studio that every demo person stands in: key, fill, rim and room, baked into the Gaussians' colours.
 
 A photographer's set-up, fixed to the head in its rest pose: a large warm key above the camera's left shoulder, a weak
-warm fill on the other side, as from a sunlit wall, a rim light behind, and a room that is brighter above than below. All of it is computed
-in linear light; :func:`develop` is the film: an S-shaped response and the sRGB encoding in which Gaussians blend.
+warm fill on the other side, as from a sunlit wall, a rim light behind, and a room that is brighter above than below.
+All of it is computed in linear light; :func:`develop` is the film: an S-shaped response and the sRGB encoding in which
+Gaussians blend.
 
 Arrays are float64, N points: positions and distances in metres, directions as unit vectors, colours linear RGB.
 ``distance`` arguments are functions ``points [N, 3] -> signed distance [N]`` of everything that casts a shadow.

@@ -215,8 +215,8 @@ def skin_bases(rig: Rig, surface: SkinSurface, place: Place, traits: PersonTrait
         hollow = hollow * (1.0 - still) + still
         reveal = unfolded if latent.drivers[0] == "eyeBlink" else None
         changed = surface.colour(lean=change, bumps=change + bend, shade=hollow, reveal=reveal)
-        # A mesh that folds at the mouth's corners has wild normals there, and single samples are noisy.
-        delta = (changed - neutral)[near].mean(1) * (1.0 - 0.85 * corner[:, None])
+        # A mesh that folds at the mouth's corners and under the jaw has wild normals there; single samples are noisy.
+        delta = (changed - neutral)[near].mean(1) * ((1.0 - 0.85 * corner) * (1.0 - 0.9 * place.neck))[:, None]
         blush = latent.flush * (place.cheek if latent.flush > 0 else place.lips)
         delta += neutral * blush[:, None] * np.array([-0.02, -0.34, -0.28])
         moved = smoothstep(0.0, 2e-4, np.linalg.norm(posed - rest, axis=1))

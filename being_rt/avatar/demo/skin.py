@@ -135,7 +135,7 @@ def pigments(place: Place, traits: PersonTraits) -> tuple[Array, Array]:
     p, old = place.points, float(np.clip((traits.age - 25.0) / 45.0, 0.0, 1.0))
     seed = traits.seed * 101
     broad, middle, fine = noise(p, 0.034, seed + 1, 2), noise(p, 0.0085, seed + 2, 2), noise(p, 0.0026, seed + 3)
-    blood = 0.22 * place.cheek + 0.22 * place.nose_tip + 0.22 * place.ala + 0.24 * place.ear + 0.16 * place.chin
+    blood = 0.17 * place.cheek + 0.22 * place.nose_tip + 0.22 * place.ala + 0.24 * place.ear + 0.16 * place.chin
     blood += 0.12 * place.upper_lid + 0.20 * bell(place.rim, 0.0030) * place.front
     blood += (
         0.10 * place.under_eye
@@ -183,11 +183,11 @@ def spots(place: Place, traits: PersonTraits) -> Array:
 
     for side in (1.0, -1.0):
         cheek = np.array([side * 0.036, -0.004, 0.046])
-        scatter_spots(int(230 * traits.freckles), 0.0006, 0.0011, 0.42, np.array([0.020, 0.015, 0.012]), cheek)
+        scatter_spots(int(230 * traits.freckles), 0.0005, 0.0008, 0.34, np.array([0.020, 0.015, 0.012]), cheek)
         temple = np.array([side * 0.052, 0.030, 0.015])
         scatter_spots(int(16 * old), 0.0015, 0.0040, 0.22, np.array([0.014, 0.030, 0.02]), temple)
     scatter_spots(
-        int(130 * traits.freckles), 0.0006, 0.0011, 0.44, np.array([0.012, 0.014, 0.006]), np.array([0.0, 0.002, 0.058])
+        int(130 * traits.freckles), 0.0005, 0.0008, 0.36, np.array([0.012, 0.014, 0.006]), np.array([0.0, 0.002, 0.058])
     )
     scatter_spots(
         int(60 * traits.freckles), 0.0006, 0.0012, 0.24, np.array([0.035, 0.014, 0.01]), np.array([0.0, 0.066, 0.045])
