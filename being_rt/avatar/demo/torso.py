@@ -256,7 +256,9 @@ def _skin(
     soft = unit(normal[near].mean(axis=1))
     surface = SkinSurface(samples, points, soft, normal, pigment, seen, np.full(count, 0.95), np.full(count, 0.47))
     height = points[:, 1] - body.root[1]
-    sink = 0.0014 * smoothstep(0.000, 0.030, height)  # under the head layer's own neck
+    # Under the head layer's own neck; deep in the throat, which an opening jaw pushes inwards.
+    throat = smoothstep(0.020, 0.055, height) * np.clip(np.cos(body.azimuth(points)) + 0.3, 0.0, 1.0)
+    sink = 0.0014 * smoothstep(0.000, 0.030, height) + 0.014 * throat
     return Patch(
         points - normal * sink[:, None],
         normal,
