@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from being_rt.errors import FileFormatError
@@ -37,3 +39,20 @@ def cache_directory() -> Path:
             f"cannot create the cache folder {directory}: {os_error_reason(error)} or set BEING_RT_CACHE"
         ) from error
     return directory
+
+
+def remove_outdated(path: Path) -> None:
+    """Remove what earlier versions kept where ``path`` has just been written: the same name with another key.
+
+    The names of generated files end in a key of their content, ``demo-ada-0123456789abcdef.being``. A process that
+    has an outdated file open keeps what it has. Never raises for a file it cannot remove.
+    """
+    name = re.fullmatch(r"(.+-)[0-9a-f]{16}", path.stem)
+    if not name:
+        return
+    outdated = re.compile(re.escape(name[1]) + "[0-9a-f]{16}" + re.escape(path.suffix))
+    with suppress(OSError):
+        for other in path.parent.iterdir():
+            if other.name != path.name and outdated.fullmatch(other.name) and not other.is_dir():
+                with suppress(OSError):  # another process was faster, or Windows has it in use
+                    other.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import math
 import os
 import tempfile
@@ -16,6 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.errors import BeingError, FileFormatError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 NPZ_LIMIT = 1 << 29  # bytes that the arrays of one .npz may take in memory; a FLAME model takes 50-100 MB
 
@@ -34,8 +40,15 @@ _REASONS = {
 
 
 def os_error_reason(error: OSError) -> str:
-    """What went wrong with a file and what to do about it, in one line, for use in error messages."""
+    """What went wrong in writing a file and what to do about it, in one line, for use in error messages."""
     return _REASONS.get(error.errno or 0, (error.strerror or str(error) or type(error).__name__).splitlines()[0])
+
+
+def read_error_reason(error: OSError) -> str:
+    """What went wrong in reading a file, in one line, for use in error messages."""
+    if isinstance(error, FileNotFoundError):
+        return "it does not exist"
+    return "it is a folder" if isinstance(error, IsADirectoryError) else first_line(error.strerror or error)
 
 
 @contextmanager
@@ -44,7 +57,8 @@ def atomic_write(path: str | os.PathLike[str], error: type[BeingError] = FileFor
 
     The content is flushed to the disk before the rename, so after a crash ``path`` is the old file or the new one.
     The temporary name keeps the suffix of ``path`` (video muxers choose their format by it) and its file exists,
-    empty, when the block starts. On any exception, ``KeyboardInterrupt`` included, it is removed.
+    empty, when the block starts. On any exception, ``KeyboardInterrupt`` included, it is removed; what a killed
+    process left is removed by the next one that writes ``path``.
 
     Args:
         path: the file to create or replace. Its folder must exist.
@@ -58,15 +72,14 @@ def atomic_write(path: str | os.PathLike[str], error: type[BeingError] = FileFor
     """
     target = Path(os.path.realpath(path))  # through a link, the file that it points to is replaced
     temporary: Path | None = None
+    lock = -1
     try:
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if target.exists() and not target.is_file():  # renaming over /dev/null would replace the device
             raise error(f"cannot write {path}: it is a device or a pipe; choose the name of a file")
-        # mkstemp keeps a running writer's file from being opened by anyone else; 0o600 is widened below.
-        handle, name = tempfile.mkstemp(prefix=f".{target.stem[:100]}-", suffix=target.suffix, dir=target.parent)
-        temporary = Path(name)
-        os.close(handle)
+        remove_abandoned(target)
+        temporary, lock = _locked_temporary(target)
         yield temporary
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
@@ -79,6 +92,45 @@ def atomic_write(path: str | os.PathLike[str], error: type[BeingError] = FileFor
         if isinstance(problem, OSError) and not isinstance(problem, BeingError):
             raise error(f"cannot write {path}: {os_error_reason(problem)}") from problem
         raise
+    finally:
+        if lock >= 0:
+            os.close(lock)
+
+
+def remove_abandoned(target: Path) -> None:
+    """Remove temporary files for ``target`` that no living process is writing: it was killed, or the power went.
+
+    A writer holds a lock on its file for as long as it lives. Where there are no such locks (Windows), nothing is done.
+    """
+    if fcntl is None:
+        return
+    for left in target.parent.glob(f"{glob.escape(_temporary_prefix(target))}*{glob.escape(target.suffix)}"):
+        with suppress(OSError):  # locked: someone is writing it; gone: someone else has removed it
+            handle = os.open(left, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
+            finally:
+                os.close(handle)
+
+
+def _locked_temporary(target: Path) -> tuple[Path, int]:
+    """A new file beside ``target`` and the open handle that holds its lock (-1 where there are no locks)."""
+    while True:
+        # mkstemp keeps a running writer's file from being opened by other users; 0o600 is widened at the end.
+        handle, name = tempfile.mkstemp(prefix=_temporary_prefix(target), suffix=target.suffix, dir=target.parent)
+        if fcntl is None:
+            os.close(handle)  # Windows does not rename open files
+            return Path(name), -1
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return Path(name), handle
+        os.close(handle)  # another process took it for an abandoned one before it was locked
+
+
+def _temporary_prefix(target: Path) -> str:
+    return f".{target.stem[:100]}.partial-"
 
 
 def _permissions(target: Path) -> int:
@@ -137,7 +189,7 @@ def reading(path: str | os.PathLike[str], kind: str, error: type[BeingError]) ->
     except FileNotFoundError as problem:
         raise error(f"{path} does not exist") from problem
     except OSError as problem:
-        raise error(f"cannot read {path}: {os_error_reason(problem)}") from problem
+        raise error(f"cannot read {path}: {read_error_reason(problem)}") from problem
     except Exception as problem:  # parsers of damaged input raise a dozen types
         raise error(f"{path} is not {kind}, or damaged: {first_line(problem)}") from problem
 
@@ -159,7 +211,7 @@ def _read_npy(stream: IO[bytes], size: int) -> NDArray[Any]:
     return data.reshape(shape, order="F" if fortran_order else "C")
 
 
-def first_line(problem: BaseException) -> str:
+def first_line(problem: BaseException | str) -> str:
     """The first line of an exception's message, or its type's name, for use in error messages."""
     line = (str(problem) or type(problem).__name__).splitlines()[0][:200]
     return "".join(character if character.isprintable() else "?" for character in line)  # it may quote the file

@@ -11,7 +11,7 @@ import numpy as np
 
 from being_rt.avatar.file import inspect_avatar, load_avatar
 from being_rt.errors import FileFormatError
-from being_rt.files import os_error_reason
+from being_rt.files import read_error_reason
 from being_rt.flame.loader import load_flame_model
 from being_rt.flame.model import FlameModel
 from being_rt.flame.params import WIDTHS, FlameParams
@@ -35,7 +35,7 @@ def inspect_file(path: str | os.PathLike[str]) -> Facts:
     except FileNotFoundError as problem:
         raise FileFormatError(f"{file} does not exist") from problem
     except (OSError, zipfile.BadZipFile) as problem:
-        reason = os_error_reason(problem) if isinstance(problem, OSError) else "it is damaged"
+        reason = read_error_reason(problem) if isinstance(problem, OSError) else "it is damaged"
         raise FileFormatError(f"cannot read {file}: {reason}") from problem
     if "manifest.json" in members or file.suffix.lower() == ".being":
         facts = describe_avatar(file)

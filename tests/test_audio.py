@@ -102,14 +102,15 @@ def test_noise_is_no_wav(data: bytes) -> None:
 def test_files_without_sound(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file.mp3"
     path.write_bytes(content)
-    with pytest.raises(AudioError, match=r"file\.mp3"):
+    with pytest.raises(AudioError, match=r"file\.mp3") as caught:
         load_audio(path)
+    assert "Errno" not in str(caught.value)
 
 
 def test_missing_file_directory_and_too_short(tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match=r"nowhere.wav cannot be read"):
+    with pytest.raises(AudioError, match=r"nowhere\.wav does not exist"):
         load_audio(tmp_path / "nowhere.wav")
-    with pytest.raises(AudioError, match="cannot be read"):
+    with pytest.raises(AudioError, match=r"cannot read .*: it is a folder"):
         load_audio(tmp_path)
     (tmp_path / "short.wav").write_bytes(wav_bytes(tone(8000, 0.01)[:, None], 8000))
     with pytest.raises(AudioError, match="10 ms"):

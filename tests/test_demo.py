@@ -161,8 +161,13 @@ def test_people_are_generated_once(ada: Avatar, tmp_path: Path, monkeypatch: pyt
     assert built == ["ada"]
     [path] = tmp_path.glob("demo-ada-*.being")
     path.write_bytes(path.read_bytes()[:1000])
+    outdated = tmp_path / f"demo-ada-{'0' * 16}.being"
+    outdated.write_bytes(b"of an earlier version")
     assert demo_avatar("ada").name == "ada"
     assert built == ["ada", "ada"]
+    assert list(tmp_path.iterdir()) == [path]
+    monkeypatch.setenv("BEING_RT_CACHE", str(path / "no folder"))
+    assert demo_avatar("ada").name == "ada"
 
 
 def test_presets_are_different_people() -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import stat
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.spatial.transform import Rotation, Slerp
 
-from being_rt.cache import cache_directory
+from being_rt.cache import cache_directory, remove_outdated
 from being_rt.errors import BeingError, FileFormatError, InvalidParameterError, UnsupportedVersionError, VideoError
 from being_rt.files import atomic_write
 from being_rt.flame.model import ExpressionMap
@@ -270,6 +271,26 @@ def test_atomic_write_replaces_only_when_all_went_well(tmp_path: Path) -> None:
         assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="file locks are POSIX")
+def test_atomic_write_clears_up_after_a_killed_process(tmp_path: Path) -> None:
+    path, other = tmp_path / "a.mp4", tmp_path / ".a.partial.mp4"
+    other.write_bytes(b"of the user's own")
+    killed = """import os, sys; from being_rt.files import atomic_write
+with atomic_write(sys.argv[1]):
+    os._exit(9)"""
+    assert subprocess.run([sys.executable, "-c", killed, str(path)], check=False).returncode == 9
+    assert len(list(tmp_path.iterdir())) == 2
+    assert not path.exists()
+    with atomic_write(path) as temporary:
+        assert set(tmp_path.iterdir()) == {other, temporary}
+        temporary.write_bytes(b"first")
+        with atomic_write(path) as second:  # one that is being written is left alone
+            second.write_bytes(b"second")
+        assert temporary.read_bytes() == b"first"
+    assert path.read_bytes() == b"first"
+    assert set(tmp_path.iterdir()) == {other, path}
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [
@@ -344,3 +365,22 @@ def test_the_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("BEING_RT_CACHE", str(tmp_path / "file" / "below"))
     with pytest.raises(FileFormatError, match=r"cannot create the cache folder .* or set BEING_RT_CACHE"):
         cache_directory()
+
+
+def test_outdated_entries_of_the_cache_go_and_nothing_else(tmp_path: Path) -> None:
+    new = tmp_path / f"demo-ada-{'1' * 16}.being"
+    outdated = tmp_path / f"demo-ada-{'0' * 16}.being"
+    kept = [
+        new,
+        tmp_path / f"demo-ada-lee-{'0' * 16}.being",
+        tmp_path / f"demo-ada-{'0' * 16}.npz",
+        tmp_path / f"demo-ada-{'0' * 15}.being",
+        tmp_path / "demo-ada-of-my-own.being",
+    ]
+    for path in (outdated, *kept):
+        path.write_bytes(b"content")
+    (folder := tmp_path / f"demo-ada-{'2' * 16}.being").mkdir()
+    remove_outdated(new)
+    assert set(tmp_path.iterdir()) == {*kept, folder}
+    remove_outdated(tmp_path / "no-key.being")
+    assert set(tmp_path.iterdir()) == {*kept, folder}

@@ -30,6 +30,7 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from being_rt.audio.features import BANDS, FFT_SIZE, HOP, LOG_FLOOR, WINDOW, hann_window, mel_filterbank
+from being_rt.files import read_npz
 from being_rt.motion.visemes import INDEX, VISEMES
 
 WARPS = (0.84, 0.9, 0.95, 1.0, 1.05, 1.1, 1.17)
@@ -102,7 +103,7 @@ class Group:
 
 def load_group(path: Path) -> Group:
     """Read one corpus file; every utterance is normalised to `REFERENCE_RMS`."""
-    data = np.load(path)
+    data = read_npz(path)
     pcm, labels, lengths = data["pcm"], data["labels"], data["lengths"]
     filters = torch.cat([torch.from_numpy(mel_filterbank(warp)) for warp in WARPS], 1)
     parts, start = [], 0

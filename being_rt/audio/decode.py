@@ -13,6 +13,7 @@ from being_rt.audio.features import SAMPLE_RATE
 from being_rt.audio.resample import mix_down, resample
 from being_rt.audio.wav import MAXIMUM_CHANNELS, RATE_RANGE, UnknownWavCodingError, is_wav, parse_wav
 from being_rt.errors import AudioError, MissingDependencyError
+from being_rt.files import read_error_reason
 
 SHORTEST = 0.02  # seconds; less is no speech, and less than one analysis window
 
@@ -45,8 +46,10 @@ def decode_audio(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], int
             samples, rate = parse_wav(head + file.read(), str(path)) if is_wav(head) else _decode_with_av(path)
     except UnknownWavCodingError:
         samples, rate = _decode_with_av(path)
+    except FileNotFoundError as error:
+        raise AudioError(f"{path} does not exist") from error
     except OSError as error:
-        raise AudioError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise AudioError(f"cannot read {path}: {read_error_reason(error)}") from error
     if len(samples) < SHORTEST * rate:
         raise AudioError(f"{path} has {1000 * len(samples) / rate:.0f} ms of sound: at least 20 ms are needed")
     return samples, rate
@@ -81,7 +84,8 @@ def _decode_with_av(path: Path) -> tuple[NDArray[np.float32], int]:
         if isinstance(error, AudioError):
             raise
         if not blocks:
-            raise AudioError(f"{path} is not a sound file, or damaged: {str(error).splitlines()[0]}") from error
+            # FFmpeg's own words for it are a number and the path once more: no help.
+            raise AudioError(f"{path} is not a sound file, or damaged: give a sound or video file") from error
         # A file that was cut off: what came before the damage is good sound.
     if not blocks:
         raise AudioError(f"{path} has no sound in it")

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from being_rt.audio.decode import load_audio
 from being_rt.audio.features import HOP, SAMPLE_RATE
+from being_rt.files import read_npz
 from being_rt.flame.params import FlameParams
 from being_rt.motion.driver import drive
 from being_rt.motion.viseme_driver import VisemeDriver
@@ -181,9 +182,10 @@ def pooled(results: list[LipSync]) -> dict[str, float]:
 def read_clip(path: Path) -> list[tuple[str, NDArray[np.float32], list[Segment]]]:
     """Name, sound at 16 kHz and timed visemes of a clip, or of the utterances of a corpus file."""
     if path.suffix == ".npz":
-        data, start, clips = np.load(path), 0, []
+        data, start = read_npz(path), 0
+        clips: list[tuple[str, NDArray[np.float32], list[Segment]]] = []
         for i, length in enumerate(data["lengths"]):
-            pcm = data["pcm"][start * HOP : (start + length) * HOP].astype(np.float32) / 32768
+            pcm = data["pcm"][start * HOP : (start + length) * HOP].astype(np.float32) / np.float32(32768)
             labels = data["labels"][start : start + length]
             edges = np.concatenate([[0], np.flatnonzero(np.diff(labels)) + 1, [length]])
             segments = [(a / 100, b / 100, int(labels[a])) for a, b in itertools.pairwise(edges)]

@@ -11,6 +11,7 @@ Example::
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.avatar.demo.traits import PRESETS, PersonTraits
-from being_rt.errors import AvatarFileError, InvalidParameterError, MissingDependencyError
+from being_rt.errors import FileFormatError, InvalidParameterError, MissingDependencyError
 
 if TYPE_CHECKING:
     from being_rt.avatar.avatar import Avatar, Camera, HeadLayer
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["PRESETS", "PersonTraits", "build_avatar", "demo_avatar"]
 
 FRAME = (1920, 1080)
-FIELD_OF_VIEW = 22.0  # degrees, vertical
+FIELD_OF_VIEW = 18.5  # degrees, vertical
 CAMERA_DISTANCE = 1.40  # metres from the face
-CAMERA_HEIGHT = -0.058  # metres: the head's room above, chest below
+CAMERA_HEIGHT = -0.045  # metres: the head's room above, chest below
 INDIVIDUALITY = 0.35  # of the random identity of the same seed that is mixed in
 LICENCE = "Apache-2.0"
 CONSENT = "Generated from formulas; shows nobody."
@@ -52,20 +53,22 @@ def demo_avatar(name: str = "ada") -> Avatar:
         avatar = demo_avatar("marcus")
     """
     from being_rt.avatar.file import load_avatar, save_avatar
-    from being_rt.cache import cache_directory
+    from being_rt.cache import cache_directory, remove_outdated
 
     if name not in PRESETS:
         raise InvalidParameterError(f"there is no demo person {name!r}; choose one of {', '.join(PRESETS)}")
     traits = PRESETS[name]
-    path = cache_directory() / f"demo-{name}-{_content_key(traits)}.being"
-    if path.exists():
-        try:
-            return load_avatar(path)
-        except AvatarFileError:
-            path.unlink(missing_ok=True)  # damaged: generate it again
+    try:
+        path = cache_directory() / f"demo-{name}-{_content_key(traits)}.being"
+    except FileFormatError:  # no place to keep anything: it only costs the time again
+        return build_avatar(traits)
+    with suppress(FileFormatError):  # not there yet, or damaged
+        return load_avatar(path)
     avatar = build_avatar(traits)
-    save_avatar(avatar, path)
-    return load_avatar(path)
+    with suppress(FileFormatError):
+        save_avatar(avatar, path)
+        remove_outdated(path)
+    return avatar
 
 
 def build_avatar(traits: PersonTraits, spacing: float = 1.0) -> Avatar:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from being_rt.cache import cache_directory
+from being_rt.cache import cache_directory, remove_outdated
 from being_rt.errors import FileFormatError
 from being_rt.files import atomic_write, read_npz
 from being_rt.flame.model import ExpressionMap, FlameModel
@@ -135,4 +135,5 @@ def generated_head() -> GeneratedHead:
         head = generate()
     with contextlib.suppress(FileFormatError):
         _save(head, path)
+        remove_outdated(path)
     return head
