@@ -155,7 +155,7 @@ def _ball(
     # The socket shades a ball much more than a ball in the open: from above most, at the corners, a little from below.
     top = np.interp(dx, (upper[:, 0] - centre[0]) * side, upper[:, 1] - centre[1])
     bottom = np.interp(dx, (lower[:, 0] - centre[0]) * side, lower[:, 1] - centre[1])
-    shade = 1.0 - 0.52 * np.exp(-np.clip(top - dy, 0, None) / 0.0026)
+    shade = 1.0 - 0.42 * np.exp(-np.clip(top - dy, 0, None) / 0.0024)
     shade *= 1.0 - 0.22 * np.exp(-np.clip(dy - bottom, 0, None) / 0.0013)
     shade *= 1.0 - 0.42 * smoothstep(0.0075, 0.0130, np.abs(dx))
     lit = (
@@ -251,7 +251,7 @@ def _wet_line(
         curve = smooth_curve(rim, 72)[1:-1]
         direction = unit(curve - centre)
         along = np.gradient(curve, axis=0)
-        pink = skin * 0.45 + linear((214, 138, 126)) * (0.55 - 0.35 * traits.skin_tone)
+        pink = skin * 0.55 + linear((214, 144, 130)) * (0.45 - 0.30 * traits.skin_tone)
         flesh = develop(pink * (0.95 if is_upper else 0.42))
         inward = curve - direction * 0.00055
         samples = attach(mesh, faces, inward)
@@ -394,7 +394,7 @@ def _lashes(
     share = np.linspace(0, 1, len(curve))
     scale = np.stack([np.full(len(curve), 0.00036), thick * (0.6 + 0.6 * share), np.full(len(curve), 0.0002)], 1)
     rooted = (0.52 + 0.36 * traits.makeup) * smoothstep(0.0, 0.12, share)
-    line = develop(np.clip(traits.skin_albedo * 0.10 + dark * 0.5, 0.004, 0.1) * 0.8)
+    line = develop(np.clip(traits.skin_albedo * 0.07 + dark * 0.5, 0.004, 0.1) * 0.8)
     parts.append(
         cloud(
             "lash",

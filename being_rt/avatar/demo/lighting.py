@@ -181,7 +181,7 @@ def specular(points: Array, normals: Array, seen: Visibility, roughness: Array |
     mirrored = 2.0 * cos_view[:, None] * normals - view
     up = np.clip(mirrored[:, 1], -1.0, 1.0)[:, None]
     room = WALL + np.where(up > 0, SKY - WALL, WALL - FLOOR) * up
-    grazing = 1.0 + 14.0 * (1.0 - cos_view) ** 5 * (1.0 - 0.7 * np.sqrt(alpha))
+    grazing = 1.0 + 7.0 * (1.0 - cos_view) ** 5 * (1.0 - 0.7 * np.sqrt(alpha))
     return light + room * (grazing * seen.ambient**1.5)[:, None]
 
 

@@ -12,7 +12,7 @@ from being_rt.errors import InvalidParameterError
 
 Colour = tuple[float, float, float]  # sRGB, 0..255
 
-HAIR_STYLES = ("short", "crop", "bob", "long", "curly", "bun", "receding")
+HAIR_STYLES = ("short", "crop", "bob", "long")
 GARMENTS = ("crew", "shirt", "vneck", "turtleneck", "blazer")
 
 # Skin albedo by depth of tone, linear interpolation in linear light; read off measured skin charts (Jensen 2001,
@@ -116,8 +116,8 @@ PRESETS: dict[str, PersonTraits] = {
             lip_colour=(190, 102, 97),
             lip_gloss=0.5,
             makeup=0.5,
-            brow_thickness=0.32,
-            brow_arch=0.6,
+            brow_thickness=0.36,
+            brow_arch=0.7,
             hair_colour=(98, 54, 32),
             hair_style="bob",
             hair_length=0.24,
@@ -140,7 +140,7 @@ PRESETS: dict[str, PersonTraits] = {
                 "cheekbones": 0.8,
                 "jaw_width": -0.3,
                 "chin_length": -0.9,
-                "neck_length": -2.2,
+                "neck_length": -1.5,
                 "neck_width": -0.6,
             },
         ),
