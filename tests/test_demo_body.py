@@ -39,7 +39,7 @@ def head(rig: Rig) -> SampledField:
 @pytest.fixture(scope="module")
 def hair(rig: Rig, head: SampledField) -> dict[str, HeadLayer]:
     def make(style: str) -> HeadLayer:
-        length = {"short": 0.05, "crop": 0.012, "bob": 0.24, "long": 0.36, "curly": 0.07}.get(style, 0.05)
+        length = {"short": 0.05, "crop": 0.012, "bob": 0.24, "long": 0.36}.get(style, 0.05)
         traits = PersonTraits("x", hair_style=style, hair_length=length, hair_grey=0.3)
         return build_hair(rig, head, traits, np.random.default_rng(5))
 

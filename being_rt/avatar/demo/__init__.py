@@ -5,7 +5,7 @@ Example::
     avatar = demo_avatar("ada")          # generated once, then read from the cache folder
     for person in PRESETS.values():
         print(person.name, person.title)
-    mine = build_avatar(dataclasses.replace(PRESETS["ada"], name="zoe", hair_style="bun"))
+    mine = build_avatar(dataclasses.replace(PRESETS["ada"], name="zoe", hair_style="long"))
 """
 
 from __future__ import annotations

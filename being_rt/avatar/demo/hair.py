@@ -1,4 +1,4 @@
-"""Heads of hair: seven styles, grown strand by strand over the scalp and baked into elongated Gaussians.
+"""Heads of hair: four styles, grown strand by strand over the scalp and baked into elongated Gaussians.
 
 Strands follow a comb field (which way a hair lies at a place), keep a height above the scalp (how full the hair is
 there) and gather into locks. Below the thin strands lie wide, dark ones and a cap on the skin, so that nothing shines
@@ -49,8 +49,6 @@ HAIRLINES = {
     "masculine": _hairline(0.0945, 0.0945, 0.0955, 0.0965, 0.0870, 0.0640, 0.0430, 0.0200, -0.0020, -0.0030),
     # Rounder, lower at the temples, no sideburns.
     "feminine": _hairline(0.0925, 0.0930, 0.0935, 0.0910, 0.0800, 0.0560, 0.0370, 0.0240, 0.0160, 0.0120),
-    # Deep corners on both sides of a forelock.
-    "receding": _hairline(0.1010, 0.1020, 0.1100, 0.1190, 0.1130, 0.0820, 0.0520, 0.0240, -0.0020, -0.0030),
 }
 
 
@@ -135,24 +133,6 @@ def _short(traits: PersonTraits, hairline: Hairline) -> Style:
     return Style(hairline, comb, thickness, length, _front_weighted, gather=0.6)
 
 
-def _receding(traits: PersonTraits, hairline: Hairline) -> Style:
-    """Thin hair on top, combed back; full but short at the sides."""
-    base = _short(traits, hairline)
-
-    def comb(place: Array, normal: Array) -> Array:
-        top = smoothstep(0.30, 0.80, normal[:, 1])[:, None]
-        back = np.stack([0.45 * np.tanh(place[:, 0] / 0.03), 0.10 + 0 * place[:, 0], -0.85 + 0 * place[:, 0]], axis=1)
-        return back * top + base.comb(place, normal) * (1 - top)
-
-    def thickness(place: Array) -> Array:
-        return 0.0028 + 0.0050 * smoothstep(0.02, 0.06, place[:, 1]) - 0.0015 * smoothstep(0.09, 0.115, place[:, 1])
-
-    def density(place: Array) -> Array:
-        return _front_weighted(place) * (1 - 0.45 * smoothstep(0.088, 0.115, place[:, 1]))
-
-    return replace(base, comb=comb, thickness=thickness, density=density, cap_opacity=0.55, gather=0.45)
-
-
 def _hanging(traits: PersonTraits, hairline: Hairline) -> Style:
     """Parted near the middle, falling over the ears beside the neck down to the trait's length below the crown."""
     short = traits.hair_length < 0.28
@@ -216,66 +196,36 @@ def _hanging(traits: PersonTraits, hairline: Hairline) -> Style:
     )
 
 
-def _bun(traits: PersonTraits, hairline: Hairline) -> Style:
-    """Combed tight to a knot at the back of the crown."""
-    knot = np.array([0.0, 0.118, -0.128])
-
-    def comb(place: Array, normal: Array) -> Array:
-        return unit(knot - place) + 0 * normal
-
-    def thickness(place: Array) -> Array:
-        return 0.0050 + 0.0050 * smoothstep(0.06, 0.11, place[:, 1]) * smoothstep(0.045, 0.01, place[:, 2])
-
-    def length(place: Array) -> Array:
-        return 1.15 * np.linalg.norm(place - knot, axis=1)
-
-    return Style(
-        hairline, comb, thickness, length, _front_weighted, segments=8, strands=1150, width=0.0005, locks=240,
-        gather=0.25, short_edge=0.0, root_shade=0.9, stray=0.03, lock_turn=0.05, baby_hairs=800, fly_aways=80,
-    )  # fmt: skip
-
-
-def _curly(traits: PersonTraits, hairline: Hairline) -> Style:
-    """A round head of tight curls; ``crop`` fades it towards ears and nape."""
-    crop = traits.hair_style == "crop"
+def _crop(traits: PersonTraits, hairline: Hairline) -> Style:
+    """Tight curls, faded towards ears and nape."""
     full = max(traits.hair_length, 0.006)
 
     def comb(place: Array, normal: Array) -> Array:
         return normal + np.array([0.0, -0.2, -0.2])
 
     def thickness(place: Array) -> Array:
-        if crop:
-            return (
-                0.0016
-                + 0.0030 * smoothstep(0.020, 0.060, place[:, 1])
-                + (full - 0.004) * smoothstep(0.050, 0.092, place[:, 1])
-            )
-        return 0.45 * full * (0.55 + 0.45 * smoothstep(0.00, 0.08, place[:, 1]))
-
-    def density(place: Array) -> Array:
-        return _front_weighted(place)
+        return (
+            0.0016
+            + 0.0030 * smoothstep(0.020, 0.060, place[:, 1])
+            + (full - 0.004) * smoothstep(0.050, 0.092, place[:, 1])
+        )
 
     return Style(
-        hairline, comb, thickness, lambda place: full + 0 * place[:, 0], density, strands=1750 if crop else 720,
-        width=0.00050, locks=420 if crop else 260, fly_aways=0, cap_opacity=0.97, cap_lift=0.55, segments=17,
+        hairline, comb, thickness, lambda place: full + 0 * place[:, 0], _front_weighted, strands=1750, width=0.00050,
+        locks=420, fly_aways=0, cap_opacity=0.97, cap_lift=0.55, segments=17,
     )  # fmt: skip
 
 
 STYLES: dict[str, Callable[[PersonTraits, Hairline], Style]] = {
     "short": _short,
-    "receding": _receding,
     "bob": _hanging,
     "long": _hanging,
-    "bun": _bun,
-    "curly": _curly,
-    "crop": _curly,
+    "crop": _crop,
 }
 
 
 def hairline_of(traits: PersonTraits) -> Hairline:
     """Where this person's hair begins."""
-    if traits.hair_style == "receding":
-        return HAIRLINES["receding"]
     return HAIRLINES["feminine" if traits.femininity > 0.5 else "masculine"]
 
 
@@ -301,12 +251,8 @@ def build_hair(
     parts = [_cap(scalp, style, traits, rng)]
     if traits.hair_style == "crop":
         parts += _coils(scalp, style, traits, rng)
-    elif traits.hair_style == "curly":
-        parts += _ringlets(scalp, style, traits, rng)
     else:
         parts += _tresses(scalp, style, traits, rng, body)
-        if traits.hair_style == "bun":
-            parts += _knot(scalp, traits, rng)
         parts += _strays(scalp, style, traits, rng)
     hair = Fibres.concatenate(parts)
     if not style.hangs:
@@ -590,54 +536,6 @@ def _strays(scalp: Scalp, style: Style, traits: PersonTraits, rng: np.random.Gen
     return parts
 
 
-def _knot(scalp: Scalp, traits: PersonTraits, rng: np.random.Generator) -> list[Fibres]:
-    """The bun: strands wound around a squat ball behind the crown."""
-    count, segments = 420, 10
-    centre = scalp.from_standard(np.array([[0.0, 0.136, -0.150]]))[0]
-    axis = unit(np.array([0.0, 0.62, -0.78]))
-    across = np.array([1.0, 0.0, 0.0])
-    other = np.cross(axis, across)
-    ring = rng.uniform(0, 2 * np.pi, count)
-    tube = rng.uniform(-1.7, 1.9, count)
-    shell = rng.uniform(0.80, 1.0, count)
-    t = np.linspace(0.0, 1.0, segments + 1)
-    turn = ring[:, None] + 2.2 * t[None, :]
-    roll = tube[:, None] + 0.9 * (t[None, :] - 0.5) + 0.08 * np.sin(7 * turn)
-    thick = 0.017 * shell[:, None]
-    reach = 0.019 + thick * np.cos(roll)
-    nodes = (
-        centre
-        + reach[:, :, None] * (np.cos(turn)[:, :, None] * across + np.sin(turn)[:, :, None] * other)
-        + (thick * np.sin(roll))[:, :, None] * axis
-    )
-    place = np.tile([[0.0, 0.12, -0.12]], (count, 1))
-    albedo = _albedo(traits, place, rng) * np.exp(0.12 * np.sin(5 * tube))[:, None]
-    bound = np.full(count, -1)
-    wide = np.arange(count) % 4 == 0
-    strands = Strands(
-        nodes[~wide],
-        bound[~wide],
-        albedo[~wide],
-        np.full((~wide).sum(), 0.0006),
-        np.full((~wide).sum(), 0.9),
-        root_shade=0.9,
-    )
-    body = Strands(
-        nodes[wide] * 0.9 + centre * 0.1,
-        bound[wide],
-        albedo[wide] * 0.7,
-        np.full(wide.sum(), 0.0028),
-        np.full(wide.sum(), 0.95),
-        root_shade=0.9,
-    )
-    parts = [fibres(strands, scalp), fibres(body, scalp)]
-    for part in parts:
-        # Around the knot "outwards" is away from its own ring, not from the skull.
-        part.normal = unit(part.centre - centre)
-        part.normal = unit(part.normal - np.einsum("nd,nd->n", part.normal, part.tangent)[:, None] * part.tangent)
-    return parts
-
-
 def _coils(scalp: Scalp, style: Style, traits: PersonTraits, rng: np.random.Generator) -> list[Fibres]:
     """Tight curls that stand on the scalp: each strand ends in a turn of a helix at the hair's surface."""
     centres = scalp.triangle_centres()
@@ -679,50 +577,3 @@ def _coils(scalp: Scalp, style: Style, traits: PersonTraits, rng: np.random.Gene
         nodes, triangle, albedo, width, 0.86 * (0.5 + 0.5 * edge), root_shade=0.8, tip_width=0.8, tip_fade=0.8
     )
     return [fibres(strands, scalp)]
-
-
-def _ringlets(scalp: Scalp, style: Style, traits: PersonTraits, rng: np.random.Generator) -> list[Fibres]:
-    """Loose curls: strands that stand out from the head, bend down under their weight, and wind as they go."""
-    centres = scalp.triangle_centres()
-    inside, density = style.hairline.distance(centres), style.density(centres)
-    parts = []
-    for wide in (True, False):
-        triangle, _, start = scalp.roots(inside + 0.001, density, style.strands // (5 if wide else 1), rng)
-        place = scalp.standard(start)
-        depth = style.hairline.distance(place)
-        keep = depth > (0.006 if wide else 0.0)
-        triangle, start, place, depth = triangle[keep], start[keep], place[keep], depth[keep]
-        count = len(start)
-        guides = rng.choice(count, min(style.locks, count), replace=False)
-        lock = cKDTree(start[guides]).query(start + 0.002 * rng.normal(size=start.shape))[1]
-        normal = scalp.field.normal(start)
-        lean = unit(normal + 0.30 * rng.normal(size=(len(guides), 3))[lock] + 0.12 * rng.normal(size=(count, 3)))
-        edge = smoothstep(0.0, 0.012, depth)
-        length = style.length(place) * rng.uniform(0.75, 1.1, count) * (0.5 + 0.5 * edge) * (0.75 if wide else 1.0)
-        t = np.linspace(0.0, 1.0, style.segments + 1)
-        # Out along the scalp's normal for a while, then bending down and away from the face.
-        weight = np.array([0.0, -0.60, 0.0]) + 0.15 * unit(place * [1.0, 0.0, 0.3])
-        axis = lean[:, None] * (t - 0.40 * t**2)[None, :, None] + weight[:, None] * (0.75 * t**2)[None, :, None]
-        path = start[:, None] + axis * length[:, None, None]
-        along = unit(np.gradient(path, axis=1))
-        side = unit(np.cross(along, rng.normal(size=(count, 1, 3))))
-        other = np.cross(along, side)
-        turns = length / 0.036
-        angle = 2 * np.pi * turns[:, None] * t + rng.uniform(0, 2 * np.pi, len(guides))[lock][:, None]
-        angle = angle + 0.25 * rng.normal(size=(count, 1))
-        radius = (
-            rng.uniform(0.0040, 0.0066, count)[:, None] * smoothstep(0.0, 0.35, t)[None, :] * (0.4 if wide else 1.0)
-        )
-        nodes = path + radius[:, :, None] * (np.cos(angle)[:, :, None] * side + np.sin(angle)[:, :, None] * other)
-        flat = nodes.reshape(-1, 3)
-        lift = np.maximum(0.0010 - scalp.field.distance(flat), 0.0)
-        nodes = (flat + scalp.field.normal(flat) * lift[:, None]).reshape(nodes.shape)
-        tone = np.exp(0.12 * rng.normal(size=len(guides)))[lock][:, None]
-        albedo = _albedo(traits, place, rng) * tone
-        width = style.width * rng.uniform(0.8, 1.2, count) * _relative_width(style, place)
-        if wide:
-            strands = Strands(nodes, triangle, albedo * 0.7, width * 4.5, np.full(count, 0.9), 0.8, tip_fade=0.4)
-        else:
-            strands = Strands(nodes, triangle, albedo, width, 0.9 * (0.6 + 0.4 * edge), tip_width=0.7, tip_fade=0.7)
-        parts.append(fibres(strands, scalp))
-    return parts

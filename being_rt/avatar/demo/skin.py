@@ -127,7 +127,7 @@ def sample_radius(place: Place, bare_ears: bool) -> Array:
 
 
 def _bare_ears(traits: PersonTraits) -> bool:
-    return traits.hair_style in ("short", "crop", "bun", "receding")
+    return traits.hair_style in ("short", "crop")
 
 
 def pigments(place: Place, traits: PersonTraits) -> tuple[Array, Array]:
