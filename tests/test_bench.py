@@ -70,7 +70,7 @@ def test_impossible_counts(wanted: int) -> None:
 
 def row(p50: float, noise: float = 0.01, gaussians: int = 60_000) -> measure.Row:
     case = measure.Case((1920, 1080), gaussians, 2)
-    return measure.Row(case, 100, 1000 / p50, p50, p50 * 1.1, p50 * 1.3, 700 / p50, noise, 90.0, {"project": p50 / 2})
+    return measure.Row(case, 100, 1000 / p50, p50, p50 * 1.1, p50 * 1.3, 700 / p50, noise, 90.0, 0.25, {"project": p50 / 2})
 
 
 def result(*rows: measure.Row, processor: str = "one") -> report.Result:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from being_rt.avatar.avatar import Avatar
+from being_rt.avatar.avatar import Avatar, Camera
 from being_rt.bench.scenes import with_count
 from being_rt.errors import InvalidParameterError, MissingDependencyError
 from being_rt.flame.params import FlameParams
@@ -16,6 +16,7 @@ from being_rt.renderer import Renderer
 
 WARM_UP = 10  # frames: caches, branch predictors and the tile lists' capacity settle within a few
 BLOCKS = 5  # a row's noise is how far the medians of its fifths lie apart
+CLOSE_UP = 2.15  # zoom at which the demo person fills 45 % of a 16:9 frame
 GUARD_SIZE = (480, 270)
 PSNR_FLOOR = 50.0  # dB
 DIFFERENCE_CEILING = 2.0  # steps of 1/255, outside pixels where an alpha lies at the cut-off
@@ -28,11 +29,12 @@ class Case:
     size: tuple[int, int]
     gaussians: int
     threads: int
+    zoom: float = 1.0  # how much longer the lens is than the avatar's own
 
     @property
     def name(self) -> str:
         """What two runs' rows are matched by."""
-        return f"{self.size[0]}x{self.size[1]} {self.gaussians} {self.threads}"
+        return f"{self.size[0]}x{self.size[1]} {self.gaussians} {self.threads} {self.zoom:g}"
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Row:
     low_fps: float  # "1 % low": frames per second over the slowest hundredth of the frames
     noise: float  # half the spread of the medians of the fifths of the run, over the median
     memory: float  # MB that the renderer holds
+    coverage: float  # share of the first frame's pixels that the person covers more than half
     stages: dict[str, float]  # median per stage
 
 
@@ -71,6 +74,7 @@ def cases(avatar: Avatar, threads: int, level: str) -> list[Case]:
     full_hd, square = (1920, 1080), (512, 512)
     rows = [Case(full_hd, own, threads), Case(square, own, threads)]
     if level != "quick":
+        rows += [Case(full_hd, own, threads, CLOSE_UP)]
         rows += [Case(full_hd, own, fewer) for fewer in _powers_of_two_below(threads)]
         rows += [Case(full_hd, count, threads) for count in (10_000, 100_000, 300_000)]
     if level == "full":
@@ -91,12 +95,13 @@ def measure(
         progress(case)
         if case.gaussians not in scenes:
             scenes[case.gaussians] = with_count(avatar, case.gaussians)
-        renderer = Renderer(scenes[case.gaussians], size=case.size, threads=case.threads)
+        camera = _zoomed(avatar.camera, case.zoom)
+        renderer = Renderer(scenes[case.gaussians], size=case.size, threads=case.threads, camera=camera)
         yield _row(case, renderer, frames, seconds)
 
 
 def _row(case: Case, renderer: Renderer, frames: Sequence[FlameParams], seconds: float) -> Row:
-    picture = renderer.render(frames[0])
+    picture, alpha, _ = renderer.render_layers(frames[0])
     for i in range(WARM_UP):
         renderer.render(frames[i % len(frames)], out=picture)
     times: list[float] = []
@@ -125,8 +130,15 @@ def _row(case: Case, renderer: Renderer, frames: Sequence[FlameParams], seconds:
         low_fps=1000 / float(slowest.mean()),
         noise=(max(medians) - min(medians)) / 2 / p50,
         memory=renderer.memory / 1e6,
+        coverage=float((alpha > 0.5).mean()),
         stages={name: float(np.median(values)) for name, values in stages.items()},
     )
+
+
+def _zoomed(camera: Camera, zoom: float) -> Camera:
+    lens = np.diag([zoom, zoom, 1.0]).astype(np.float32)
+    lens[:2, 2] = (1 - zoom) * camera.intrinsics[:2, 2]  # about the principal point
+    return replace(camera, intrinsics=lens @ camera.intrinsics)
 
 
 def guard(avatar: Avatar, motion: FlameParams, count: int) -> Guard:

@@ -32,16 +32,16 @@ class Result:
 def table(rows: Sequence[Row]) -> str:
     """The rows, a line each: speed and the distribution of whole-frame times, in ms."""
     head = (
-        f"{'size':>10} {'Gaussians':>10} {'threads':>7} {'frames':>7} | {'fps':>7} {'1% low':>7} | "
+        f"{'size':>10} {'Gaussians':>10} {'covered':>7} {'threads':>7} {'frames':>7} | {'fps':>7} {'1% low':>7} | "
         f"{'p50':>7} {'p90':>7} {'p99':>7} ms | {'noise':>6} {'memory':>8}"
     )
     lines = [head, "-" * len(head)]
     for row in rows:
         size = f"{row.case.size[0]}x{row.case.size[1]}"
         lines.append(
-            f"{size:>10} {row.case.gaussians:>10} {row.case.threads:>7} {row.frames:>7} | {row.fps:>7.1f} "
-            f"{row.low_fps:>7.1f} | {row.p50:>7.2f} {row.p90:>7.2f} {row.p99:>7.2f} ms | {row.noise:>6.1%} "
-            f"{row.memory:>5.0f} MB"
+            f"{size:>10} {row.case.gaussians:>10} {row.coverage:>7.0%} {row.case.threads:>7} {row.frames:>7} | "
+            f"{row.fps:>7.1f} {row.low_fps:>7.1f} | {row.p50:>7.2f} {row.p90:>7.2f} {row.p99:>7.2f} ms | "
+            f"{row.noise:>6.1%} {row.memory:>5.0f} MB"
         )
     return "\n".join(lines)
 
@@ -102,7 +102,7 @@ def load(path: str | os.PathLike[str]) -> Result:
 
 def _row(document: dict[str, Any]) -> Row:
     case = document["case"]
-    return Row(**{**document, "case": Case(tuple(case["size"]), case["gaussians"], case["threads"])})
+    return Row(**{**document, "case": Case(**{**case, "size": tuple(case["size"])})})
 
 
 @dataclass(frozen=True)
