@@ -135,6 +135,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"being: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except MemoryError:
+        if debug:
+            raise
+        print("being: not enough memory: use a smaller size or a shorter sound", file=sys.stderr)
+        return 2
     except BrokenPipeError:  # `being info ... | head`: not an error; nothing more can be printed, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

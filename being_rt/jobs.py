@@ -14,8 +14,10 @@ interrupted leaves no file behind, and the file of that name that was there befo
 from __future__ import annotations
 
 import math
+import os
 import re
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -273,7 +275,7 @@ def open_avatar(name: str) -> Avatar:
 
     if name in PRESETS:
         return demo_avatar(name)
-    if Path(name).suffix or Path(name).exists() or len(Path(name).parts) != 1:
+    if Path(name).suffix or os.path.exists(name) or len(Path(name).parts) != 1:
         return load_avatar(name)
     raise InvalidParameterError(f"there is no avatar {name!r}: give a .being file or one of {', '.join(PRESETS)}")
 
@@ -297,13 +299,17 @@ def parse_background(background: str) -> Background:
     from PIL import Image
 
     try:
-        with Image.open(background) as picture:
-            return np.asarray(picture.convert("RGB"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(background) as picture:
+                return np.asarray(picture.convert("RGB"))
     except FileNotFoundError:
         raise InvalidParameterError(
             f"background {background!r} is neither a colour such as #203040 nor a picture file that exists"
         ) from None
-    except (OSError, ValueError, Image.DecompressionBombError) as problem:
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as problem:
+        raise InvalidParameterError(f"cannot use {background} as background: it has too many pixels") from problem
+    except (OSError, ValueError, SyntaxError) as problem:  # Pillow finds damaged PNGs to be syntax errors
         raise InvalidParameterError(f"cannot use {background} as background: it is not a readable picture") from problem
 
 

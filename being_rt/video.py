@@ -83,9 +83,9 @@ def check_video_path(path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     if target.suffix.lower() not in _CONTAINERS:
         raise VideoError(f"cannot write {target}: a video's name must end in one of {', '.join(_CONTAINERS)}")
-    if target.is_dir():
+    if os.path.isdir(target):  # unlike Path.is_dir, False for a name that is too long, which opening it refuses
         raise VideoError(f"cannot write {target}: a folder of that name is in the way; choose another name")
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):
         raise VideoError(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
     if not os.access(target.parent, os.W_OK):
         raise VideoError(f"cannot write {target}: permission denied; choose a folder that you may write to")

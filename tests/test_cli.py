@@ -6,11 +6,13 @@ import json
 import os
 import pickle
 import signal
+import struct
 import subprocess
 import sys
 import time
 import wave
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ import numpy as np
 import pytest
 from scenes import make_avatar, make_params
 
+import being_rt.jobs
 from being_rt import FlameParams, save_avatar
 from being_rt.audio.decode import decode_audio
 from being_rt.audio.demo import DEMO_LINE
@@ -183,6 +186,9 @@ def make_bad_files(folder: Path, egg: str) -> None:
     (folder / "text.mp3").write_text("this is no sound\n" * 50)
     (folder / "cut.wav").write_bytes((folder / "good.wav").read_bytes()[:30])
     (folder / "text.being").write_text("this is no avatar")
+    header = struct.pack(">IIBBBBB", 12000, 9000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    (folder / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
     (folder / "cut.being").write_bytes(Path(egg).read_bytes()[:5000])
 
     def newer(name: str, data: bytes) -> bytes:
@@ -202,6 +208,7 @@ def make_bad_files(folder: Path, egg: str) -> None:
         np.savez(folder / "nan.npz", **{k: np.full_like(v, np.nan) if k == "jaw" else v for k, v in motion.items()})
 
 
+LONG = 300 * "a" + ".mp4"
 TALK = "talk --avatar EGG --size 64x64 --out out.mp4 --audio "
 BAD_INPUT = [
     *(TALK + name for name in ("missing.wav", "nothing.wav", "empty.wav", "cut.wav", "text.mp3", "text.being", ".")),
@@ -210,7 +217,7 @@ BAD_INPUT = [
     *(TALK.replace("64x64", size) + "good.wav" for size in ("0x0", "-64x64", "63x64", "99999x99999", "big", "64", "")),
     *(TALK.replace("out.mp4", name) + "good.wav" for name in ("out.txt", "out", "no/folder/out.mp4", "folder.mp4")),
     *(TALK + f"good.wav --fps {fps}" for fps in ("0", "-25", "nan", "inf", "1000")),
-    *(TALK + f"good.wav --background {name}" for name in ("missing.png", "good.wav", "#12345", ".")),
+    *(TALK + f"good.wav --background {name}" for name in ("missing.png", "huge.png", "good.wav", "#12345", ".")),
     *(TALK + f"good.wav {option}" for option in ("--threads -1", "--quality 99", "--look-ahead 3", "--smile nan")),
     *(
         f"info {name}"
@@ -218,6 +225,8 @@ BAD_INPUT = [
     ),
     *(f"info {name}" for name in ("hostile.pkl", "cut.pkl", "other.pkl", "other.npz", "nan.npz", "nothing.wav", ".")),
     *(f"render --avatar EGG --params {name}" for name in ("missing.npz", "nan.npz", "other.npz", "text.being")),
+    *(TALK.replace(word, LONG) + "good.wav" for word in ("EGG", "out.mp4")),
+    *(TALK + LONG, f"info {LONG}", f"render --avatar EGG --params {LONG}"),
     "say --avatar EGG --out out.mp4 ...",
 ]
 
@@ -237,6 +246,18 @@ def test_bad_input(command: str, folder: Path, egg: str, capsys: pytest.CaptureF
     assert "Traceback" not in said.err
     assert said.out == ""
     assert sorted(os.listdir(folder)) == before  # no output, no temporary file, nothing executed
+
+
+def test_no_memory_is_one_line(
+    folder: Path, egg: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def allocate(name: str) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(being_rt.jobs, "open_avatar", allocate)
+    assert main(["demo", "--avatar", egg, *SMALL]) == 2
+    assert capsys.readouterr().err == "being: not enough memory: use a smaller size or a shorter sound\n"
+    assert os.listdir(folder) == []
 
 
 def test_debug_shows_where(folder: Path) -> None:
@@ -267,6 +288,20 @@ def test_full_disk(folder: Path, egg: str) -> None:
     assert done.stderr.startswith("being: cannot write demo.mp4: ")
     assert done.stderr.count("\n") == 1
     assert os.listdir(folder) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+def test_kill_leaves_no_video_and_the_next_run_clears_up(folder: Path, egg: str) -> None:
+    command = [*BEING, "demo", "--avatar", egg]
+    with subprocess.Popen([*command, "--size", "1920x1080", "--fps", "240"], stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while not os.listdir(folder) and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+    assert not (folder / "demo.mp4").exists()
+    assert len(os.listdir(folder)) == 1  # hidden, under a temporary name
+    assert main(["demo", "--avatar", egg, *SMALL]) == 0
+    assert os.listdir(folder) == ["demo.mp4"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
