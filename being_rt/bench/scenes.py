@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from being_rt.avatar.avatar import AnchorLatentNetwork, Avatar, Gaussians, HeadLayer, Seam, TorsoLayer
 from being_rt.errors import InvalidParameterError
+from being_rt.flame.rotations import quaternion_matrices
 
 Int = NDArray[np.int64]
 
@@ -78,7 +79,7 @@ def _split(gaussians: Gaussians, chosen: Int) -> tuple[Gaussians, Int]:
 
     result = _take(gaussians, parent)
     longest = result.log_scale.argmax(1)
-    axis = _rotation_columns(result.rotation, longest)
+    axis = quaternion_matrices(result.rotation)[np.arange(len(parent)), :, longest]  # where it points
     length = np.exp(result.log_scale[np.arange(len(parent)), longest])
     position = result.position + (side * length)[:, None] * axis
 
@@ -97,19 +98,6 @@ def _split(gaussians: Gaussians, chosen: Int) -> tuple[Gaussians, Int]:
         ),
         parent,
     )
-
-
-def _rotation_columns(quaternion: NDArray[np.float32], column: Int) -> NDArray[np.float64]:
-    """Column ``column[i]`` of the rotation matrix of ``quaternion[i]`` (w, x, y, z): where that axis points, [N, 3]."""
-    w, x, y, z = (quaternion / np.linalg.norm(quaternion, axis=1, keepdims=True)).T.astype(np.float64)
-    matrix = np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-    return matrix[:, column, np.arange(len(column))].T
 
 
 def _take(gaussians: Gaussians, index: Int) -> Gaussians:

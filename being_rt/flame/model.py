@@ -15,8 +15,7 @@ from being_rt.errors import InvalidParameterError
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 
-JOINT_NAMES = ("global", "neck", "jaw", "left_eye", "right_eye")
-PARENTS = (-1, 0, 1, 1, 1)
+PARENTS = (-1, 0, 1, 1, 1)  # of the joints: global, neck, jaw, left eye, right eye
 SHAPE_COUNT = 300
 EXPRESSION_COUNT = 100
 POSE_FEATURE_COUNT = 36

@@ -47,7 +47,12 @@ def slerp(start: NDArray[Any], end: NDArray[Any], fraction: NDArray[Any]) -> Flo
 
 def matrices(axis_angle: NDArray[Any]) -> Float64:
     """Rotation matrices [..., 3, 3] of axis-angle vectors [..., 3] in radians (Rodrigues)."""
-    w, x, y, z = np.moveaxis(quaternions(axis_angle), -1, 0)
+    return quaternion_matrices(quaternions(axis_angle))
+
+
+def quaternion_matrices(quaternion: NDArray[Any]) -> Float64:
+    """Rotation matrices [..., 3, 3] of unit quaternions [..., 4] (w, x, y, z)."""
+    w, x, y, z = np.moveaxis(np.asarray(quaternion, np.float64), -1, 0)
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
         [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
