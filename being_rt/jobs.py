@@ -86,10 +86,37 @@ class VideoJob(ABC):
     def run(self, progress: Progress | None = None) -> VideoResult:
         """Do the job. ``progress`` is called as ``progress(frames drawn, frames in all)`` after every frame."""
 
-    def _checked(self) -> tuple[Path, tuple[int, int], Background]:
+    def _check(self) -> None:
         """What can be checked before anything is loaded, so that a wrong option costs no time."""
         _check_threads(self.threads)
-        return check_video_path(self.out), check_video_size(parse_size(self.size)), parse_background(self.background)
+        check_video_path(self.out)
+        check_video_size(parse_size(self.size))
+        parse_background(self.background)
+
+    def _draw(
+        self,
+        avatar: Avatar,
+        params: FlameParams,
+        fps: Fraction,
+        sound: Float32 | None,
+        sample_rate: int,
+        progress: Progress | None,
+        start: float | None = None,
+    ) -> VideoResult:
+        return draw_video(
+            avatar,
+            params,
+            self.out,
+            size=parse_size(self.size),
+            fps=fps,
+            sound=sound,
+            sample_rate=sample_rate,
+            background=parse_background(self.background),
+            threads=self.threads,
+            quality=self.quality,
+            progress=progress,
+            start=start,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +142,7 @@ class SpeechJob(VideoJob):
         from being_rt.motion.driver import drive
         from being_rt.motion.viseme_driver import VisemeDriver
 
-        path, size, background = self._checked()
+        self._check()
         fps = exact_fps(self.fps)
         sound, sample_rate = self.sound()
         avatar = open_avatar(self.avatar)
@@ -129,20 +156,7 @@ class SpeechJob(VideoJob):
             smile=self.smile,
         )
         params = _with_length(drive(driver, sound, sample_rate), math.ceil(len(sound) * fps / sample_rate))
-        return draw_video(
-            avatar,
-            params,
-            path,
-            size=size,
-            fps=fps,
-            sound=sound,
-            sample_rate=sample_rate,
-            background=background,
-            threads=self.threads,
-            quality=self.quality,
-            progress=progress,
-            start=start,
-        )
+        return self._draw(avatar, params, fps, sound, sample_rate, progress, start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,24 +217,12 @@ class Render(VideoJob):
     """Frames per second; 0: the motion's own. Another rate resamples the motion."""
 
     def run(self, progress: Progress | None = None) -> VideoResult:
-        path, size, background = self._checked()
+        self._check()
         params = FlameParams.load(self.params)
         fps = exact_fps(self.fps or params.fps)
         sound, sample_rate = Talk(self.audio).sound() if self.audio else (None, 0)
         avatar = open_avatar(self.avatar)
-        return draw_video(
-            avatar,
-            params.resample(float(fps)),
-            path,
-            size=size,
-            fps=fps,
-            sound=sound,
-            sample_rate=sample_rate,
-            background=background,
-            threads=self.threads,
-            quality=self.quality,
-            progress=progress,
-        )
+        return self._draw(avatar, params.resample(float(fps)), fps, sound, sample_rate, progress)
 
 
 def draw_video(
