@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from being_rt.audio.features import BANDS
 from being_rt.errors import FileFormatError
+from being_rt.files import reading
 from being_rt.motion.visemes import VISEMES
 
 Float32 = NDArray[np.float32]
@@ -38,23 +38,20 @@ class Weights:
 @functools.cache
 def load_weights(path: Path = WEIGHTS) -> Weights:
     """Read the safetensors that the training writes; ``FileFormatError`` if it is not such a file."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT or metadata["visemes"].split() != list(VISEMES):
-                raise FileFormatError(f"{path} is not a viseme network of this version")
-            dilations = tuple(map(int, metadata["dilations"].split()))
-            names = ["input", *(f"block{i}" for i in range(len(dilations))), "head"]
-            layers = tuple(
-                (file.get_tensor(f"{n}.weight").astype(np.float32), file.get_tensor(f"{n}.bias").astype(np.float32))
-                for n in names
-            )
-            look_ahead = tuple(map(int, metadata["look_ahead_ms"].split()))
-            return Weights(layers, dilations, look_ahead, float(metadata["reference_rms"]))
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise FileFormatError(f"the viseme network {path} cannot be read: {error}") from error
+    with reading(path, "a viseme network", FileFormatError), safe_open(path, "numpy") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT or metadata["visemes"].split() != list(VISEMES):
+            raise FileFormatError(f"{path} is not a viseme network of this version")
+        dilations = tuple(map(int, metadata["dilations"].split()))
+        names = ["input", *(f"block{i}" for i in range(len(dilations))), "head"]
+        layers = tuple(
+            (file.get_tensor(f"{n}.weight").astype(np.float32), file.get_tensor(f"{n}.bias").astype(np.float32))
+            for n in names
+        )
+        look_ahead = tuple(map(int, metadata["look_ahead_ms"].split()))
+        return Weights(layers, dilations, look_ahead, float(metadata["reference_rms"]))
 
 
 class VisemeNetwork:
