@@ -114,7 +114,7 @@ class Place:
     def seam(self) -> Array:
         """Depth in the crease between the closed lips."""
         height = self.y - surface.lip_seam(np.minimum(self.ax, MOUTH_HALF))
-        return bell(height, 0.00085) * smoothstep(MOUTH_HALF - 0.0004, MOUTH_HALF - 0.0070, self.ax) * self.front
+        return bell(height, 0.00085) * smoothstep(MOUTH_HALF + 0.0002, MOUTH_HALF - 0.0040, self.ax) * self.front
 
     @cached_property
     def rim(self) -> Array:

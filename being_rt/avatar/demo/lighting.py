@@ -143,7 +143,7 @@ def diffuse(
             own = albedo[:, channel]
             fit = ((2.0404 * own - 0.3324) * ambient - 4.7951 * own + 0.6417) * ambient + 2.7552 * own + 0.6903
             ambient = np.maximum(ambient, fit * ambient)
-            bounce = 0.11 * own
+            bounce = 0.17 * own
         for index, lamp in enumerate(LAMPS):
             wrap = 0.04 + 0.20 * softness + 0.25 * lamp.size
             lit = np.clip((facing @ lamp.direction + wrap) / (1.0 + wrap), 0.0, None) ** 1.15

@@ -125,7 +125,7 @@ PRESETS: dict[str, PersonTraits] = {
             garment="crew",
             garment_colour=(38, 74, 82),
             background=((142, 138, 132), (64, 62, 64)),
-            resting={"mouthSmile": 0.60},
+            resting={"mouthSmile": 0.68},
             head={
                 "eye_size": 1.6,
                 "eye_tilt": 0.8,

@@ -171,7 +171,7 @@ def _named_fields(mesh: HeadMesh) -> dict[str, Float64]:
         + _move(bulge, s.normal * 0.0020 + _Y * 0.0010)
         - _move(crease, s.normal * 0.0008)
         + _move(lower_lid, _Y * 0.0004 + _Z * 0.0003)
-        + _move(s.upper_lip, _Y * 0.0014 - _Z * 0.0012)
+        + _move(s.upper_lip, _Y * 0.0013 - _Z * 0.0012)
         + _move(s.lower_lip, _Y * 0.0011 - _Z * 0.0014)
         + to_seam * (0.26 * line * bell(s.t, 1.4))[:, None],
     )
