@@ -12,7 +12,7 @@ from typing import Any
 from being_rt.bench.environment import COMPARABLE
 from being_rt.bench.measure import DIFFERENCE_CEILING, PSNR_FLOOR, Case, Guard, Row
 from being_rt.errors import FileFormatError
-from being_rt.files import atomic_write, os_error_reason
+from being_rt.files import atomic_write, reading
 
 FORMAT_VERSION = 1
 SMALLEST_NOISE = 0.03  # of the median: what a quiet machine's clock, caches and page placement vary by between runs
@@ -81,7 +81,7 @@ def save(result: Result, path: str | os.PathLike[str]) -> None:
 
 def load(path: str | os.PathLike[str]) -> Result:
     """Read a result of :func:`save`. Raises ``FileFormatError``."""
-    try:
+    with reading(path, "a result of the bench", FileFormatError):
         document = json.loads(Path(path).read_text())
         if document["format"] != FORMAT_VERSION:
             raise FileFormatError(f"{path} has format {document['format']}, this version reads {FORMAT_VERSION}")
@@ -92,12 +92,6 @@ def load(path: str | os.PathLike[str]) -> Result:
             guard=Guard(**document["guard"]),
             peak_memory=document["peak_memory"],
         )
-    except OSError as problem:
-        raise FileFormatError(f"cannot read {path}: {os_error_reason(problem)}") from problem
-    except (ValueError, KeyError, TypeError) as problem:
-        if isinstance(problem, FileFormatError):
-            raise
-        raise FileFormatError(f"{path} is not a result of the bench") from problem
 
 
 def _row(document: dict[str, Any]) -> Row:
