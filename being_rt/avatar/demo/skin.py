@@ -21,7 +21,7 @@ from being_rt.avatar.demo.traits import PersonTraits
 
 Array = NDArray[np.float64]
 
-HAEMOGLOBIN = np.array([0.07, 0.62, 0.42])  # absorbance per unit, linear RGB
+HAEMOGLOBIN = np.array([0.05, 0.60, 0.38])  # absorbance per unit, linear RGB
 MELANIN = np.array([0.52, 0.84, 1.12])
 EXPOSURE = 0.90
 COVER = 1.04  # standard deviation of a skin Gaussian over the distance to its neighbours
@@ -135,7 +135,7 @@ def pigments(place: Place, traits: PersonTraits) -> tuple[Array, Array]:
     p, old = place.points, float(np.clip((traits.age - 25.0) / 45.0, 0.0, 1.0))
     seed = traits.seed * 101
     broad, middle, fine = noise(p, 0.034, seed + 1, 2), noise(p, 0.0085, seed + 2, 2), noise(p, 0.0026, seed + 3)
-    blood = 0.17 * place.cheek + 0.22 * place.nose_tip + 0.22 * place.ala + 0.24 * place.ear + 0.16 * place.chin
+    blood = 0.10 * place.cheek + 0.22 * place.nose_tip + 0.22 * place.ala + 0.24 * place.ear + 0.16 * place.chin
     blood += 0.12 * place.upper_lid + 0.20 * bell(place.rim, 0.0030) * place.front
     blood += (
         0.10 * place.under_eye

@@ -137,7 +137,7 @@ PRESETS: dict[str, PersonTraits] = {
                 "nose_length": -0.6,
                 "nose_tip_up": -0.2,
                 "nose_width": -0.2,
-                "cheekbones": 0.8,
+                "cheekbones": 0.3,
                 "jaw_width": -0.3,
                 "chin_length": -0.9,
                 "neck_length": -1.5,
