@@ -51,6 +51,21 @@ def read_error_reason(error: OSError) -> str:
     return "it is a folder" if isinstance(error, IsADirectoryError) else first_line(error.strerror or error)
 
 
+def check_target(path: str | os.PathLike[str], error: type[BeingError] = FileFormatError) -> None:
+    """Check that a file can be written at ``path``, so that a long job fails at its start and not at its end.
+
+    Raises:
+        error: a folder of that name is in the way, its folder is missing, or may not be written to.
+    """
+    if os.path.isdir(path):  # unlike Path.is_dir, False for a name that is too long, which opening it refuses
+        raise error(f"cannot write {path}: {_REASONS[errno.EISDIR]}")
+    folder = Path(path).parent
+    if not os.path.isdir(folder):
+        raise error(f"cannot write {path}: the folder {folder} does not exist; create it first")
+    if not os.access(folder, os.W_OK):
+        raise error(f"cannot write {path}: {_REASONS[errno.EACCES]}")
+
+
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], error: type[BeingError] = FileFormatError) -> Iterator[Path]:
     """Give a temporary name beside ``path`` to write to; rename it to ``path`` only when the block succeeds.

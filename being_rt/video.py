@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.errors import InvalidParameterError, MissingDependencyError, VideoError
-from being_rt.files import atomic_write, os_error_reason
+from being_rt.files import atomic_write, check_target, os_error_reason
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -83,12 +83,7 @@ def check_video_path(path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     if target.suffix.lower() not in _CONTAINERS:
         raise VideoError(f"cannot write {target}: a video's name must end in one of {', '.join(_CONTAINERS)}")
-    if os.path.isdir(target):  # unlike Path.is_dir, False for a name that is too long, which opening it refuses
-        raise VideoError(f"cannot write {target}: a folder of that name is in the way; choose another name")
-    if not os.path.isdir(target.parent):
-        raise VideoError(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
-    if not os.access(target.parent, os.W_OK):
-        raise VideoError(f"cannot write {target}: permission denied; choose a folder that you may write to")
+    check_target(target, VideoError)
     return target
 
 

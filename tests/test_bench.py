@@ -70,7 +70,9 @@ def test_impossible_counts(wanted: int) -> None:
 
 def row(p50: float, noise: float = 0.01, gaussians: int = 60_000) -> measure.Row:
     case = measure.Case((1920, 1080), gaussians, 2)
-    return measure.Row(case, 100, 1000 / p50, p50, p50 * 1.1, p50 * 1.3, 700 / p50, noise, 90.0, 0.25, {"project": p50 / 2})
+    return measure.Row(
+        case, 100, 1000 / p50, p50, p50 * 1.1, p50 * 1.3, 700 / p50, noise, 90.0, 0.25, {"project": p50 / 2}
+    )
 
 
 def result(*rows: measure.Row, processor: str = "one") -> report.Result:
@@ -169,7 +171,10 @@ def test_guard_catches_a_wrong_picture(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    ["--avatar nobody", "--threads 0", "--compare missing.json", "--gaussians many", "--size 0x0", "--size big"],
+    [
+        *("--avatar nobody", "--threads 0", "--compare missing.json", "--json no/folder/a.json"),
+        *("--gaussians many", "--size 0x0", "--size big"),
+    ],
 )
 def test_wrong_input_is_one_line(options: str, avatar_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--avatar", str(avatar_file), "--no-guard", "--quick", *options.split()]) == 2

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from being_rt.bench import measure, report
 from being_rt.bench.environment import environment, peak_memory_megabytes, usable_cores
 from being_rt.errors import BeingError, InvalidParameterError
+from being_rt.files import check_target
 
 SECONDS = {"quick": 0.5, "default": 1.2, "full": 4.0}
 GUARD_FRAMES = {"quick": 1, "default": 2, "full": 5}
@@ -60,6 +61,8 @@ def _run(options: argparse.Namespace) -> int:
 
     if not 1 <= options.threads <= 1024:
         raise InvalidParameterError(f"--threads must be 1..1024, got {options.threads}")
+    if options.json:
+        check_target(options.json)
     before = report.load(options.compare) if options.compare else None
     facts = environment()
     for name, value in facts.items():
