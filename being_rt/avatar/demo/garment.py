@@ -7,7 +7,6 @@ metres over the global joint, azimuths run around the neck's axis from the front
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +43,7 @@ class Cloth:
     grain: float = 0.03  # spread of brightness from thread to thread
     yarn: tuple[float, float, float] = (0.0022, 0.00050, 0.0)  # length, width, slant (radians) of visible threads
     contrast: float = 0.10  # spread of their brightness
+    rib: float = 0.0  # metres from one knitted rib to the next; 0: woven
 
 
 def _crease(phase: Array) -> Array:
@@ -84,7 +84,7 @@ def dress(body: Body, traits: PersonTraits, see: See, rng: np.random.Generator) 
         Patches of Gaussians; a function that is positive where skin stays bare.
     """
     main, under = linear(traits.garment_colour), linear(traits.undershirt_colour)
-    knit = Cloth(main, 0.95, 0.012, 0.35, 0.040, (0.0019, 0.00055, 0.0), 0.13)
+    knit = Cloth(main, 0.95, 0.012, 0.35, 0.025, rib=0.0036)
     tailor = Tailor(body, traits, see, rng)
     kind = traits.garment
     if kind == "crew":
@@ -107,12 +107,19 @@ def dress(body: Body, traits: PersonTraits, see: See, rng: np.random.Generator) 
         tailor.shell(line, knit, 0.0055, 0.0)
         bare = tailor.roll(knit)
     elif kind == "shirt":
-        bare = tailor.shirt(Cloth(main, 0.70, 0.022, 0.12, 0.012, (0.0055, 0.00035, 0.0), 0.055))
+        bare = tailor.shirt(
+            # White cloth is kept greyer than it is: the key light would leave no room for its folds.
+            Cloth(0.72 * main, 0.70, 0.022, 0.12, 0.012, (0.0055, 0.00035, 0.0), 0.055)
+        )
     else:
         jacket = Neckline(body, NECKLINES["jacket"])
-        bare = tailor.shirt(Cloth(under, 0.70, 0.022, 0.12, 0.012, contrast=0.03), until=jacket)
+        inner = Neckline(body, NECKLINES["crew"])
+        top = Cloth(0.72 * under, 0.80, 0.018, 0.20, 0.015, rib=0.0030)
+        tailor.shell(inner, top, 0.0030, 0.007, until=jacket, drape=0.3)
+        tailor.band(inner, top, 0.0030, 0.012)
+        bare = inner.above
         wool = Cloth(main, 0.80, 0.020, 0.22, 0.045, (0.0020, 0.00042, 0.8), 0.16)
-        tailor.shell(jacket, wool, 0.0100, 0.012)
+        tailor.shell(jacket, wool, 0.0100, 0.012, drape=0.7)
         tailor.lapels(jacket, wool, 0.0100)
     return tailor.finish(), bare
 
@@ -140,6 +147,7 @@ class Tailor:
         self.body, self.see, self.rng = body, see, rng
         self.pieces: list[_Piece] = []
         self.seed = int(traits.seed) * 13 + 5
+        self.feminine = float(traits.femininity)
 
     def occluder(self, points: Array) -> Array:
         """The body in its clothes and the head above."""
@@ -151,22 +159,88 @@ class Tailor:
         """Height of the drape, in units of its depth: folds from the armpits and from neck to shoulder, slow swell."""
         p = points - self.body.root
         ax, side = np.abs(p[:, 0]), np.sign(p[:, 0])
-        slow = noise(points * [1.0, 0.55, 0.8], 0.085, self.seed)
         bend = noise(points, 0.11, self.seed + 1)
-        angle = np.arctan2(p[:, 1] + 0.165, 0.175 - ax)
-        reach = np.hypot(p[:, 1] + 0.165, 0.175 - ax)
-        pit = (
-            _crease(angle * 9.0 + 1.1 * bend + side * 0.9)
-            * bell(reach - 0.065, 0.060)
-            * smoothstep(-0.05, 0.0, p[:, 2])
+        # From the armpit folds fan out over chest and sleeve; each is a ridge that runs away from it.
+        down, inwards = p[:, 1] + 0.150, 0.165 - ax
+        angle, reach = np.arctan2(down, inwards), np.hypot(down, inwards)
+        pit = _crease(angle * 7.0 + 0.5 * bend + 0.9 * side) * smoothstep(0.006, 0.025, reach)
+        pit = pit * smoothstep(0.125, 0.030, reach) * smoothstep(-0.05, 0.0, p[:, 2])
+        # From the side of the neck cloth hangs in long, slanting pleats down to the chest.
+        hang = _crease((ax + 0.30 * p[:, 1]) * 150.0 + 0.9 * bend + side) * bell(ax - 0.085, 0.045)
+        hang = hang * bell(p[:, 1] + 0.105, 0.060) * smoothstep(0.0, 0.03, p[:, 2])
+        # Between the breasts' sides it sags in shallow arcs; sleeves are pushed together above the elbow.
+        sag = (
+            _crease(p[:, 1] * 110.0 + 700.0 * ax**2 + 0.7 * bend) * bell(ax, 0.095) * smoothstep(-0.10, -0.17, p[:, 1])
         )
-        pull = (
-            _crease((0.50 * ax + p[:, 1]) * 120.0 + 1.6 * bend + side)
-            * bell(ax - 0.110, 0.050)
-            * bell(p[:, 1] + 0.055, 0.045)
+        push = _crease(p[:, 1] * 150.0 + 60.0 * side * p[:, 2] + bend) * smoothstep(0.172, 0.19, ax)
+        push = push * smoothstep(-0.11, -0.18, p[:, 1])
+        return 1.15 * pit + 0.50 * hang + 0.45 * sag + 0.7 * push
+
+    def _seam(self, points: Array) -> Array:
+        """Distance outwards from the seam between body and sleeve, [N]."""
+        p = points - self.body.root
+        reach = 0.172 - 0.022 * self.feminine
+        return np.abs(p[:, 0]) - reach + 0.10 * np.abs(p[:, 1] + 0.10)
+
+    def _shoulder_seam(self, points: Array) -> Array:
+        """Distance forwards from the seam on top of the shoulders, [N]."""
+        p = points - self.body.root
+        return p[:, 2] - 0.004 + 0.06 * np.abs(p[:, 0])
+
+    def _wale(self, points: Array) -> Array:
+        """A coordinate in metres across the ribs of knitted cloth, which run down the body and along the sleeves."""
+        p = points - self.body.root
+        ax = np.abs(p[:, 0])
+        centre = 0.186 - 0.022 * self.feminine + 0.105 * np.clip(-0.097 - p[:, 1], 0.0, None)
+        around = 0.052 * np.arctan2(ax - centre, p[:, 2] + 0.012)
+        return np.where(self._seam(points) > 0, 0.30 + around, ax) * np.sign(p[:, 0])
+
+    def _snap(self, points: Array, surface: Distance, coordinate: Distance, pitch: float) -> tuple[Array, Array, Array]:
+        """Move points along the surface onto lines where ``coordinate`` is a multiple of ``pitch`` (0: is zero).
+
+        Returns positions, normals and the lines' directions, each [N, 3].
+        """
+        value = coordinate(points)
+        goal = pitch * np.round(value / pitch) if pitch else np.zeros_like(value)
+        for _ in range(2):
+            normal = gradient_normal(points, surface)
+            slope = np.stack([coordinate(points + 5e-4 * e) - coordinate(points - 5e-4 * e) for e in np.eye(3)], axis=1)
+            slope = slope / 1e-3
+            slope = slope - np.einsum("nd,nd->n", slope, normal)[:, None] * normal
+            step = (coordinate(points) - goal) / np.maximum((slope**2).sum(axis=1), 0.04)
+            points = points - slope * np.clip(step, -0.004, 0.004)[:, None]
+            points = points - normal * np.clip(surface(points), -0.004, 0.004)[:, None]
+        return points, normal, unit(np.cross(normal, slope))
+
+    def _lines(
+        self,
+        points: Array,
+        surface: Distance,
+        coordinate: Distance,
+        pitch: float,
+        cloth: Cloth,
+        hold: Array,
+        size: Array,
+        tone: Array,
+        lift: float,
+    ) -> None:
+        """Elongated Gaussians along lines of the cloth: ribs and seams. ``size`` [N, 2]: their length and width."""
+        points, normal, along = self._snap(points, surface, coordinate, pitch)
+        fits = np.abs(surface(points)) < 0.0015
+        count = int(fits.sum())
+        self.pieces.append(
+            _Piece(
+                points[fits] + lift * normal[fits],
+                gradient_normal(points[fits], surface, 0.0012),
+                along[fits],
+                np.concatenate([size[fits], np.full((count, 1), 0.0004)], axis=1),
+                np.tile(cloth.albedo, (count, 1)),
+                cloth,
+                hold[fits],
+                False,
+                tone[fits],
+            )
         )
-        sag = _crease(p[:, 1] * 95.0 + 900.0 * ax**2 + 1.2 * bend) * bell(ax, 0.085) * smoothstep(-0.06, -0.12, p[:, 1])
-        return 0.35 * slow + 0.85 * pit + 0.40 * pull + 0.35 * sag
 
     def shell(
         self,
@@ -176,35 +250,34 @@ class Tailor:
         tuck: float,
         until: Neckline | None = None,
         drape: float = 1.0,
-        height: Callable[[Array], Array] | None = None,
+        collar: bool = False,
     ) -> None:
         """Cloth over the body below a neckline, its edge ``tuck`` metres under a strip; with ``until`` above that."""
         body, depth = self.body, 0.0030 * drape * (0.5 + 50.0 * thickness)
 
+        pitch = 0.0054 if cloth.rib else 0.0046  # ribs cover what gaps a coarse ground has
+
         def spacing(points: Array) -> Array:
             p = points - body.root
-            coarse = 1.0 + 1.1 * smoothstep(-0.145, -0.19, p[:, 1])
+            facing = smoothstep(0.35, 0.75, body.normal(points)[:, 2])  # small ones along outlines keep them clean
+            coarse = 1.0 + (0.4 + 0.8 * facing) * smoothstep(-0.165, -0.20, p[:, 1])
             # Finer on the crest of the shoulders: large disks would stand off it like feathers.
-            return 0.0044 * coarse * (0.55 + 0.45 * smoothstep(0.0, 0.5, body.normal(points)[:, 2]))
+            crest = 0.70 if cloth.rib else 0.55
+            return pitch * coarse * (crest + (1.0 - crest) * smoothstep(0.0, 0.5, body.normal(points)[:, 2]))
 
         points = scatter_on(body, thickness, body.root + LOW + 0.002, body.root + HIGH - 0.002, spacing, self.rng)
         edge = -line.above(points)
         hem = np.full(len(points), tuck)
-        if height is not None:  # a shirt: its collar stands over the cloth but for the opening in front
+        if collar:  # it stands over the cloth but for the opening in front
             hem -= (tuck + 0.012) * smoothstep(0.9, 1.3, np.abs(body.azimuth(points)))
         keep = edge > hem
         if until is not None:
-            keep &= until.above(points) > -0.016
+            keep &= until.above(points) > -0.009
         points, edge = points[keep], edge[keep]
 
         def surface(at: Array) -> Array:
-            h = thickness + depth * self.folds(at)
-            p = at - body.root
-            shoulder = np.abs(p[:, 2] + 0.012 + 0.06 * np.abs(p[:, 0]))
-            h = h - 0.0009 * bell(shoulder, 0.0022) * smoothstep(0.05, 0.07, np.abs(p[:, 0])) * (p[:, 1] > -0.09)
-            sleeve = np.abs(np.abs(p[:, 0]) - 0.178 + 0.10 * np.abs(p[:, 1] + 0.10))
-            h = h - 0.0009 * bell(sleeve, 0.0022) * (p[:, 1] < -0.035)
-            return body.exact_distance(at) - (h if height is None else h + height(at))
+            h = thickness + depth * self.folds(at) * smoothstep(0.010, 0.040, -line.above(at))  # edges lie flat
+            return body.exact_distance(at) - h
 
         for _ in range(2):
             normal = gradient_normal(points, surface)
@@ -218,9 +291,10 @@ class Tailor:
         scale = np.stack([0.98 * own, 0.98 * own, 0.22 * own], axis=1)
         hold = np.full(count, 0.55) + 0.35 * smoothstep(0.0, 0.05, edge)
         up = np.tile([0.1, 1.0, 0.1], (count, 1))
-        self.pieces.append(_Piece(points, normal, up, scale, cloth.albedo * grain, cloth, hold, False, np.ones(count)))
+        groove = np.full(count, 0.66 if cloth.rib else 1.0)
+        self.pieces.append(_Piece(points, normal, up, scale, cloth.albedo * grain, cloth, hold, False, groove))
         # A coarse lining plugs what gaps the cloth has.
-        lining = np.flatnonzero((self.rng.random(count) < 0.28) & (normal[:, 2] > 0.25))
+        lining = np.flatnonzero((self.rng.random(count) < (0.0 if cloth.rib else 0.12)) & (normal[:, 2] > 0.25))
         self.pieces.append(
             _Piece(
                 points[lining] - normal[lining] * 0.0018,
@@ -234,12 +308,42 @@ class Tailor:
                 np.full(len(lining), 0.96),
             )
         )
-        self._threads(points, normal, cloth, hold)
+        near = np.flatnonzero((normal[:, 2] > -0.1) & (points[:, 1] > body.root[1] - 0.205))
+        if cloth.rib:
+            twice = self.rng.random(len(near)) < (own[near] / pitch) ** 2 * 0.8 - 1.0
+            near = np.concatenate([near, near[twice]])
+            start = points[near] + self.rng.uniform(-0.4, 0.4, (len(near), 3)) * own[near, None]
+            tone = 1.06 * np.exp(1.2 * cloth.grain * self.rng.normal(size=len(near)))
+            length = 0.0068 * (0.35 + 0.65 * smoothstep(0.1, 0.6, normal[near, 2]))  # none stands off the shoulder
+            size = np.stack([length, np.full(len(near), 0.27 * cloth.rib)], axis=1)
+            self._lines(start, surface, self._wale, cloth.rib, cloth, hold[near], size, tone, 0.0009)
+        else:
+            self._threads(points, normal, cloth, hold)
+        if until is not None:
+            return
+        for seam, part in (
+            (self._seam, (points[:, 1] < body.root[1] - 0.010) & (normal[:, 2] > -0.2)),
+            (self._shoulder_seam, (self._seam(points) < 0) & (normal[:, 1] > 0.5)),
+        ):
+            # A dark furrow, and beside it the welt that its stitches draw up.
+            pick = np.flatnonzero(part & (np.abs(seam(points)) < 0.006))
+            for aside, shade, width in ((0.0, 0.55 if cloth.rib else 0.72, 0.00055), (0.0020, 1.08, 0.00075)):
+                self._lines(
+                    points[pick],
+                    surface,
+                    lambda at, seam=seam, aside=aside: seam(at) + aside,  # type: ignore[misc]
+                    0.0,
+                    cloth,
+                    hold[pick],
+                    np.tile([0.0034, width], (len(pick), 1)),
+                    np.full(len(pick), shade),
+                    0.0013,
+                )
 
     def _threads(self, points: Array, normal: Array, cloth: Cloth, hold: Array) -> None:
         """Threads of the weave that catch the eye: thin Gaussians just over the cloth, lighter and darker than it."""
         near = (points[:, 1] > self.body.root[1] - 0.16) & (normal[:, 2] > 0.0)
-        pick = self.rng.permutation(np.repeat(np.flatnonzero(near), 2))[:1700]
+        pick = self.rng.permutation(np.repeat(np.flatnonzero(near), 2))[:1200]
         length, width, slant = cloth.yarn
         way = np.array([np.sin(slant), np.cos(slant), 0.0])
         along = unit(way - (normal[pick] @ way)[:, None] * normal[pick])
@@ -316,7 +420,7 @@ class Tailor:
 
     def band(self, line: Neckline, cloth: Cloth, thickness: float, width: float) -> None:
         """A ribbed band along a neckline: ribs across it, a rolled edge above, a stitched one below."""
-        count, rows = int(line.length / 0.0019), 9
+        count = int(line.length / 0.0019)
         curve, azimuth = line.at((np.arange(count) + 0.5) / count)
         forward = np.abs(azimuth) < np.radians(165)
         curve = curve[forward]
@@ -330,7 +434,7 @@ class Tailor:
         offset[-1] = thickness + 0.0004
         nodes = self._down(curve, offset, v, np.full(len(curve), width))
         rib = np.arange(len(curve)) % 2
-        dim = np.where(rib[:, None] == 0, 1.0, 0.80) * np.where(np.arange(rows)[None, :] == rows - 1, 0.62, 1.0)
+        dim = np.where(rib[:, None] == 0, 1.06, 0.62) * np.array([0.8, 1, 1, 1, 1, 1, 1, 0.9, 0.42])[None, :]
         self.strip(nodes, cloth, 0.62, 0.70, dim)
 
     def roll(self, cloth: Cloth) -> Distance:
@@ -363,21 +467,12 @@ class Tailor:
 
         return bare
 
-    def shirt(self, cloth: Cloth, until: Neckline | None = None) -> Distance:
+    def shirt(self, cloth: Cloth) -> Distance:
         """An open collar, the button band and a button; returns where skin is bare."""
         body = self.body
         line = Neckline(body, NECKLINES["open"])
 
-        def placket(at: Array) -> Array:
-            p = at - body.root
-            inside = (
-                smoothstep(0.0006, -0.0006, np.abs(p[:, 0]) - 0.0155)
-                * smoothstep(-0.094, -0.098, p[:, 1])
-                * (p[:, 2] > 0)
-            )
-            return 0.0014 * inside - 0.0006 * bell(np.abs(p[:, 0]) - 0.0125, 0.0009) * inside
-
-        self.shell(line, cloth, 0.0036, 0.0125, until, 1.0 if until is None else 0.3, placket)
+        self.shell(line, cloth, 0.0036, 0.0125, collar=True)
         # The edges of the opening.
         count = 130
         share = np.linspace(0.28, 0.72, count)
@@ -391,14 +486,25 @@ class Tailor:
         dim = np.ones((count, 6))
         dim[:, 4] = 0.86
         self.strip(edge, cloth, 0.60, 0.70, dim)
+        # The button band: a flat strip with a line of stitches along either edge.
+        height = np.linspace(-0.1, -0.246, 74)
+        across = np.array([-0.0150, -0.0142, -0.0128, -0.0112, -0.0060, 0.0, 0.0060, 0.0112, 0.0128, 0.0142, 0.0150])
+        rows = []
+        for x in across:
+            front = body.outwards(np.zeros(len(height)), height)
+            at = front + np.array([1.0, 0.0, 0.0]) * x
+            normal = gradient_normal(at, body.exact_distance)
+            at = at - normal * body.exact_distance(at)[:, None]
+            rows.append(at + normal * (0.0064 + 0.30 * 0.0036 * self.folds(at)[:, None]))
+        dim = np.tile([0.45, 1.04, 0.80, 1.0, 1.0, 1.0, 1.0, 1.0, 0.80, 1.04, 0.45], (len(height), 1))
+        self.strip(np.stack(rows, axis=1), cloth, 0.60, 0.62, dim, hold=0.9)
         for sign in (-1.0, 1.0):
-            self._collar(cloth, sign, 0.024 if until is None else 0.008)
-        for height in (-0.128, -0.205):
-            if until is None or height > -0.2:
-                self._button(height, cloth)
+            self._collar(cloth, sign)
+        for level in (-0.128, -0.205):
+            self._button(level, cloth)
         return line.above
 
-    def _collar(self, cloth: Cloth, sign: float, point: float) -> None:
+    def _collar(self, cloth: Cloth, sign: float) -> None:
         body = self.body
         count = 66
         u = np.linspace(0.0, 1.0, count)
@@ -412,7 +518,7 @@ class Tailor:
         beside = smoothstep(0.06, 0.18, u)[:, None]  # from here on the shoulder rises: straight down, inside it
         base = base * (1.0 - beside) + (fold - out * 0.003 - [0.0, 0.026, 0.0]) * beside
         # The leaf falls from the fold over the body below, longest at its point in front.
-        length = 0.034 - 0.014 * smoothstep(0.22, 0.50, u) + point * smoothstep(0.35, 0.0, u)
+        length = 0.034 - 0.014 * smoothstep(0.22, 0.50, u) + 0.024 * smoothstep(0.35, 0.0, u)
         splay = 0.20 + 0.50 * smoothstep(0.6, 0.0, u)
         front = smoothstep(0.28, 0.0, u)[:, None]
         sideways = np.array([sign, 0.0, 0.0])
@@ -430,16 +536,19 @@ class Tailor:
         for _ in range(3):  # starched: no dents
             leaf[1:-1] = 0.25 * leaf[:-2] + 0.5 * leaf[1:-1] + 0.25 * leaf[2:]
         dim = np.ones((count, rows))
-        dim[:, -2] = 0.90  # stitching along the edge
-        dim[1, :] = 0.90
+        dim[:, -2] = 0.84  # stitches along the edge
+        dim[2, :] = 0.84
+        dim[:, -1] = 0.70
+        dim[0] = 0.80
         self.strip(leaf, cloth, 0.75, 0.72, dim, hold=0.35)
         w = np.linspace(0.0, 1.0, 5)[None, :, None]
+        base = fold + (base - fold) * smoothstep(0.0, 0.22, u)[:, None]  # it ends in a point at the leaf's corner
         stand = fold[:, None] * (1 - w) + base[:, None] * w
         stand = stand - out[:, None] * 0.0022
         self.strip(stand, cloth, 0.95, 0.90, np.full((count, 5), 0.92), hold=0.35, fade=False)
 
     def _button(self, height: float, cloth: Cloth) -> None:
-        centre = self.body.outwards(np.zeros(1), np.array([height]))[0] + [0.0, 0.0, 0.0065]
+        centre = self.body.outwards(np.zeros(1), np.array([height]))[0] + [0.0, 0.0, 0.0088]
         radius = np.sqrt((np.arange(46) + 0.5) / 46) * 0.0050
         angle = np.arange(46) * 2.39996
         points = centre + np.stack([radius * np.cos(angle), radius * np.sin(angle), 0.0006 * (radius < 0.0040)], axis=1)
@@ -494,13 +603,13 @@ class Tailor:
                 dim = np.ones((count, rows))
                 dim[:] = 1.10
                 dim[:, -2] = 1.18
-                dim[:, -1] = 0.85
-                dim[:, 0] = 0.7
+                dim[:, -1] = 0.55
+                dim[:, 0] = 0.6
                 last = -1 if sign > 0 else 0
                 if name == "lapel":
-                    dim[last, :] = 0.78
+                    dim[last, :] = 0.5
                 else:
-                    dim[0 if sign > 0 else -1, :] = 0.72
+                    dim[0 if sign > 0 else -1, :] = 0.5
                 self.strip(nodes, cloth, 0.64, 0.66, dim, hold=0.85)
 
     # Light
@@ -543,5 +652,5 @@ class Tailor:
     def _under(piece: _Piece, normal: Array, seen: Visibility, tree: cKDTree) -> Visibility:
         """Contact shadow of strips on the cloth beneath them."""
         distance, _ = tree.query(piece.position, distance_upper_bound=0.02)
-        near = smoothstep(0.0080, 0.0025, np.minimum(distance, 0.02))
-        return Visibility(seen.ambient * (1 - 0.35 * near), seen.bent, seen.lamps * (1 - 0.30 * near)[:, None])
+        near = smoothstep(0.0085, 0.0025, np.minimum(distance, 0.02))
+        return Visibility(seen.ambient * (1 - 0.50 * near), seen.bent, seen.lamps * (1 - 0.45 * near)[:, None])

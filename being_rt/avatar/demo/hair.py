@@ -48,7 +48,7 @@ HAIRLINES = {
     # A man's straight front with slight corners, sideburns to the middle of the ear.
     "masculine": _hairline(0.0945, 0.0945, 0.0955, 0.0965, 0.0870, 0.0640, 0.0430, 0.0200, -0.0020, -0.0030),
     # Rounder, lower at the temples, no sideburns.
-    "feminine": _hairline(0.0925, 0.0930, 0.0935, 0.0910, 0.0800, 0.0560, 0.0370, 0.0240, 0.0160, 0.0120),
+    "feminine": _hairline(0.0945, 0.0950, 0.0955, 0.0940, 0.0870, 0.0680, 0.0500, 0.0350, 0.0230, 0.0150),
 }
 
 
@@ -130,7 +130,7 @@ def _short(traits: PersonTraits, hairline: Hairline) -> Style:
         sides = 0.006 + 0.013 * smoothstep(-0.02, 0.055, place[:, 1])
         return sides * (1 - top) + 0.050 * full * top
 
-    return Style(hairline, comb, thickness, length, _front_weighted, gather=0.6)
+    return Style(hairline, comb, thickness, length, _front_weighted, strands=1600, width=0.00046, gather=0.6)
 
 
 def _hanging(traits: PersonTraits, hairline: Hairline) -> Style:
@@ -336,7 +336,7 @@ def _grow(
             inwards = -style.turn_in * smoothstep(0.02, -0.10, place[:, 1]) * np.clip(place[:, 0] / 0.03, -1, 1)
             inwards *= smoothstep(0.060, 0.085, np.abs(place[:, 0]))
             part = (
-                0.30
+                (0.12 if style.turn_in > 0.5 else 0.30)
                 * ahead
                 * np.where(ahead > 0, smoothstep(0.030, -0.010, place[:, 2]), 1.0)
                 * smoothstep(0.00, -0.06, place[:, 1])
@@ -485,6 +485,7 @@ def _crosses_throat(scalp: Scalp, nodes: Array) -> NDArray[np.bool_]:
     """Strands that would lie across the front of the face or neck, [N]."""
     place = scalp.standard(nodes.reshape(-1, 3)).reshape(nodes.shape)
     before = (np.abs(place[..., 0]) < 0.056) & (place[..., 2] > -0.045) & (place[..., 1] < 0.06)
+    before |= (np.abs(place[..., 0]) < 0.070) & (place[..., 2] > -0.018) & (np.abs(place[..., 1]) < 0.055)  # cheeks
     return np.asarray(before.any(axis=1))
 
 
