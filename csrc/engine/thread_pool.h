@@ -46,8 +46,8 @@ class ThreadPool {
     void loop();
 
     const int count_;
-    // Of the current share(): the round's number in the upper half, how many calls are claimed in the lower. Claiming
-    // is adding one to a value that was seen, so it fails once the round is over; and until a claimed call has
+    // Of the current share(): the round's number in the upper half, how many calls are unclaimed in the lower. Claiming
+    // is taking one from a value that was seen, so it fails once the round is over; and until a claimed call has
     // finished, the round is not over, so its call_ and context_ stand.
     std::atomic<uint64_t> ticket_{0};
     std::atomic<int> finished_{0};
