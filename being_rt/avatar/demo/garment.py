@@ -376,6 +376,7 @@ class Tailor:
         dim: Array | None = None,
         hold: float = 0.5,
         fade: bool = True,
+        raised: bool = True,
     ) -> None:
         """Gaussians on a sheet ``nodes [U, V, 3]``, one per node; ``along``, ``across``: sigma over spacing."""
         u, v = np.gradient(nodes, axis=0), np.gradient(nodes, axis=1)
@@ -398,7 +399,7 @@ class Tailor:
                 cloth.albedo * grain,
                 cloth,
                 np.full(count, hold),
-                True,
+                raised,
                 np.ones(count) if dim is None else dim.reshape(-1),
                 fade,
             )
@@ -485,7 +486,7 @@ class Tailor:
         )
         dim = np.ones((count, 6))
         dim[:, 4] = 0.86
-        self.strip(edge, cloth, 0.60, 0.70, dim)
+        self.strip(edge, cloth, 0.60, 0.70, dim, raised=False)
         # The button band: a flat strip with a line of stitches along either edge.
         height = np.linspace(-0.1, -0.246, 74)
         across = np.array([-0.0150, -0.0142, -0.0128, -0.0112, -0.0060, 0.0, 0.0060, 0.0112, 0.0128, 0.0142, 0.0150])
@@ -497,7 +498,7 @@ class Tailor:
             at = at - normal * body.exact_distance(at)[:, None]
             rows.append(at + normal * (0.0064 + 0.30 * 0.0036 * self.folds(at)[:, None]))
         dim = np.tile([0.45, 1.04, 0.80, 1.0, 1.0, 1.0, 1.0, 1.0, 0.80, 1.04, 0.45], (len(height), 1))
-        self.strip(np.stack(rows, axis=1), cloth, 0.60, 0.62, dim, hold=0.9)
+        self.strip(np.stack(rows, axis=1), cloth, 0.60, 0.62, dim, hold=0.9, raised=False)
         for sign in (-1.0, 1.0):
             self._collar(cloth, sign)
         for level in (-0.128, -0.205):

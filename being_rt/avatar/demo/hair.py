@@ -294,7 +294,7 @@ def _cap(scalp: Scalp, style: Style, traits: PersonTraits, rng: np.random.Genera
         style.hairline.distance(centres) + 0.002, np.clip(style.density(centres), 0.3, 1.0), style.cap, rng
     )
     place = scalp.standard(start)
-    depth = style.hairline.distance(place) - np.abs(0.0030 * rng.normal(size=len(start)))  # a broken edge
+    depth = style.hairline.distance(place) - np.abs(0.0045 * rng.normal(size=len(start)))  # a broken edge
     normal = scalp.field.normal(start)
     tangent = unit(style.comb(place, normal) + 1e-6)
     tangent = unit(tangent - np.einsum("nd,nd->n", tangent, normal)[:, None] * normal)
@@ -306,7 +306,7 @@ def _cap(scalp: Scalp, style: Style, traits: PersonTraits, rng: np.random.Genera
         normal,
         np.stack([1.3 * spread, 0.9 * spread, 0 * spread + 0.0007], axis=1),
         np.tile(_mean_albedo(traits), (len(start), 1)) * (0.95 - 0.35 * smoothstep(0.0, 0.02, depth))[:, None],
-        style.cap_opacity * smoothstep(-0.001, 0.013, depth),
+        style.cap_opacity * smoothstep(-0.001, 0.018, depth),
         triangle,
         np.zeros(len(start)),
     )
@@ -437,7 +437,7 @@ def _tresses(
     for wide in (True, False):
         triangle, _, start = scalp.roots(inside + 0.003, density, style.strands // (4 if wide else 1), rng)
         place = scalp.standard(start)
-        depth = style.hairline.distance(place) + 0.0016 * rng.normal(size=len(start))
+        depth = style.hairline.distance(place) + 0.0028 * rng.normal(size=len(start))
         keep = depth > (0.006 if wide else 0.0)
         triangle, start, place, depth = triangle[keep], start[keep], place[keep], depth[keep]
         count = len(start)
@@ -507,7 +507,7 @@ def _strays(scalp: Scalp, style: Style, traits: PersonTraits, rng: np.random.Gen
     centres = scalp.triangle_centres()
     distance = style.hairline.distance(centres)
     ahead = smoothstep(-0.045, -0.030, centres[:, 2])
-    near_line = bell(distance - 0.0030, 0.0050) * (0.15 + ahead) * (np.abs(distance) < 0.012)
+    near_line = bell(distance - 0.0020, 0.0055) * (0.15 + ahead) * (np.abs(distance) < 0.012)
     parts = []
     for kind, count in (("baby", style.baby_hairs), ("fly", style.fly_aways)):
         if kind == "baby":
@@ -515,8 +515,8 @@ def _strays(scalp: Scalp, style: Style, traits: PersonTraits, rng: np.random.Gen
             place = scalp.standard(start)
             layer = rng.uniform(0.1, 0.5, len(start))
             length = rng.uniform(0.007, 0.020, len(start))
-            keep = np.abs(style.hairline.distance(place) - 0.0028) < 0.0058
-            width, opacity = 0.00030, 0.72
+            keep = np.abs(style.hairline.distance(place) - 0.0020) < 0.0075 * rng.random(len(start)) ** 0.5
+            width, opacity = 0.00024, 0.66
         else:
             triangle, _, start = scalp.roots(distance - 0.012, smoothstep(0.06, 0.11, centres[:, 1]) + 0.02, count, rng)
             place = scalp.standard(start)
@@ -525,7 +525,7 @@ def _strays(scalp: Scalp, style: Style, traits: PersonTraits, rng: np.random.Gen
             keep = np.ones(len(start), bool)
             width, opacity = 0.00022, 0.50
         triangle, start, place, layer, length = triangle[keep], start[keep], place[keep], layer[keep], length[keep]
-        turn = (0.9 * style.short_edge if kind == "baby" else 0.22) * rng.normal(size=start.shape)
+        turn = (0.25 if kind == "baby" else 0.22) * rng.normal(size=start.shape)
         loose = replace(style, segments=3 if kind == "baby" else 5, hangs=False)
         nodes = _grow(scalp, loose, start, layer, length, turn, None)
         count = len(start)
