@@ -130,7 +130,7 @@ def _short(traits: PersonTraits, hairline: Hairline) -> Style:
         sides = 0.006 + 0.013 * smoothstep(-0.02, 0.055, place[:, 1])
         return sides * (1 - top) + 0.050 * full * top
 
-    return Style(hairline, comb, thickness, length, _front_weighted, strands=1600, width=0.00046, gather=0.6)
+    return Style(hairline, comb, thickness, length, _front_weighted, strands=1550, width=0.00046, gather=0.6)
 
 
 def _hanging(traits: PersonTraits, hairline: Hairline) -> Style:
@@ -476,7 +476,7 @@ def _tresses(
         else:
             strands = Strands(nodes, bound, albedo, width, 0.90 * (0.6 + 0.4 * edge), root_shade=style.root_shade)
             if style.hangs:
-                strands.tip_width, strands.tip_fade = 0.65, 0.7
+                strands.tip_width, strands.tip_fade = 0.45, 0.45
         parts.append(fibres(strands, scalp))
     return parts
 
