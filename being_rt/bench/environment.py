@@ -31,7 +31,7 @@ def environment() -> dict[str, str]:
         "cores": str(usable_cores()),
         **native_build(),
         "system": f"{platform.system()} {platform.machine()}",
-        "kernel": platform.release(),
+        "kernel": platform.release().split("-")[0],  # what follows names somebody's machines
         "Python": platform.python_version(),
         "NumPy": np.__version__,
     }
