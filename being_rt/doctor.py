@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from being_rt import __version__
-from being_rt.bench.environment import memory_gigabytes, native_build, processor, usable_cores
+from being_rt.bench.environment import memory_gigabytes, native_build, processor
 from being_rt.cache import cache_directory
 from being_rt.errors import BeingError
+from being_rt.renderer import usable_cores
 
 NEEDED_ENCODERS = ("libx264", "aac")
 OTHER_ENCODERS = ("libvpx-vp9", "libopus", "h264_nvenc")

@@ -166,10 +166,14 @@ class Renderer:
         self._camera = camera
 
 
+def usable_cores() -> int:
+    """Cores that this process may use, which in a container or under taskset are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def default_threads() -> int:
-    """One per core that this process may use; more than 16 do not draw a frame any faster."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return min(16, len(affinity(0)) if affinity else os.cpu_count() or 1)
+    """One per usable core; more than 16 do not draw a frame any faster."""
+    return min(16, usable_cores())
 
 
 def background_picture(background: Background, size: tuple[int, int]) -> UInt8 | None:

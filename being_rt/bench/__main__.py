@@ -11,9 +11,10 @@ import sys
 from collections.abc import Sequence
 
 from being_rt.bench import measure, report
-from being_rt.bench.environment import environment, peak_memory_megabytes, usable_cores
+from being_rt.bench.environment import environment, peak_memory_megabytes
 from being_rt.errors import BeingError, InvalidParameterError
 from being_rt.files import check_target
+from being_rt.renderer import usable_cores
 
 SECONDS = {"quick": 0.5, "default": 1.2, "full": 4.0}
 GUARD_FRAMES = {"quick": 1, "default": 2, "full": 5}

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import being_rt
+from being_rt.renderer import usable_cores
 
 # What must agree before two speeds can be compared; the rest is told for the record.
 COMPARABLE = ("processor", "cores", "instruction set", "system")
@@ -46,11 +47,6 @@ def processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine() or "unknown"
-
-
-def usable_cores() -> int:
-    """Cores that this process may use, which in a container or under taskset are fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_gigabytes() -> float | None:

@@ -63,7 +63,7 @@ def build_eye(
     parts = [_ball(mesh, ball_faces, centre, radius, upper, lower, side, traits, seed, spacing)]
     parts.append(_veins(mesh, ball_faces, centre, radius, side, traits, seed))
     parts.append(_lid_shadow(mesh, lid_faces, centre, radius, upper, lower))
-    parts.append(_wet_line(mesh, lid_faces, centre, upper, lower, side, traits))
+    parts.append(_wet_line(mesh, lid_faces, centre, upper, lower, traits))
     parts.append(_caruncle(mesh, lid_faces, upper, lower, centre, side, traits))
     parts.append(_highlights(mesh, lid_faces, centre, radius, upper))
     return concatenate(parts), _lashes(mesh, lid_faces, centre, upper, lower, side, traits, seed)
@@ -242,22 +242,22 @@ def _lid_shadow(
 
 
 def _wet_line(
-    mesh: Mesh, faces: NDArray[np.int64], centre: Array, upper: Array, lower: Array, side: int, traits: PersonTraits
+    mesh: Mesh, faces: NDArray[np.int64], centre: Array, upper: Array, lower: Array, traits: PersonTraits
 ) -> Cloud:
     """The rims' pink margin with the tear film's bright line where lid meets ball."""
     skin = traits.skin_albedo
     parts = []
-    for rim, is_upper in ((upper, False), (lower, True)):
+    for rim, is_lower in ((upper, False), (lower, True)):
         curve = smooth_curve(rim, 72)[1:-1]
         direction = unit(curve - centre)
         along = np.gradient(curve, axis=0)
         pink = skin * 0.55 + linear((214, 144, 130)) * (0.45 - 0.30 * traits.skin_tone)
-        flesh = develop(pink * (0.95 if is_upper else 0.42))
+        flesh = develop(pink * (0.95 if is_lower else 0.42))
         inward = curve - direction * 0.00055
         samples = attach(mesh, faces, inward)
         scale = np.stack([np.full(len(curve), 0.00042), np.full(len(curve), 0.00042), np.full(len(curve), 0.00030)], 1)
         parts.append(cloud("lid", samples, direction, scale, flesh, 0.92, tangent=along))
-        if is_upper:
+        if is_lower:
             film = curve - direction * 0.0008 + np.array([0.0, 0.00042, 0.0])
             glint = (
                 0.20

@@ -625,7 +625,7 @@ class Tailor:
             start = piece.position + normal * (0.0045 if piece.raised else 0.0060)
             seen = self.see(start, normal, self.occluder)
             if tree is not None and not piece.raised:
-                seen = self._under(piece, normal, seen, tree)
+                seen = self._under(piece, seen, tree)
             light = piece.albedo * piece.dim[:, None] * diffuse(normal, seen, 0.12)
             view = unit(np.array([0.0, 0.0, 1.4]) - piece.position)
             grazing = 1.0 - np.clip(np.einsum("nd,nd->n", normal, view), 0.0, 1.0)
@@ -650,7 +650,7 @@ class Tailor:
         return patches
 
     @staticmethod
-    def _under(piece: _Piece, normal: Array, seen: Visibility, tree: cKDTree) -> Visibility:
+    def _under(piece: _Piece, seen: Visibility, tree: cKDTree) -> Visibility:
         """Contact shadow of strips on the cloth beneath them."""
         distance, _ = tree.query(piece.position, distance_upper_bound=0.02)
         near = smoothstep(0.0085, 0.0025, np.minimum(distance, 0.02))
