@@ -45,7 +45,3 @@ class MissingDependencyError(BeingError, ImportError):
 
 class DeviceError(BeingError, RuntimeError):
     """The requested device does not exist here or was not built in."""
-
-
-class RenderError(BeingError, RuntimeError):
-    """A frame could not be rendered."""

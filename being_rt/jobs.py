@@ -245,7 +245,7 @@ def draw_video(
     ``fps`` is the exact rate where ``params.fps`` is a rounding of it. ``start`` is the ``time.perf_counter`` value
     that ``elapsed`` of the result counts from; now, if not given.
 
-    Raises ``VideoError``, ``InvalidParameterError``, ``RenderError``.
+    Raises ``VideoError``, ``InvalidParameterError``.
 
     Example::
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from being_rt.avatar.demo.cloud import smoothstep
 from being_rt.avatar.demo.lighting import linear
 from being_rt.avatar.demo.traits import PersonTraits
+from being_rt.flame.procedural.surface import smoothstep
 
 Array = NDArray[np.float64]
 UInt8 = NDArray[np.uint8]

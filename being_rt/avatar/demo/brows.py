@@ -5,21 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from being_rt.avatar.demo.cloud import (
-    Cloud,
-    Mesh,
-    attach,
-    cloud,
-    concatenate,
-    nearest,
-    noise,
-    scatter,
-    smoothstep,
-    unit,
-)
+from being_rt.avatar.demo.cloud import Cloud, Mesh, attach, cloud, concatenate, nearest, noise, scatter, unit
 from being_rt.avatar.demo.lighting import develop, shade_strands, visibility
 from being_rt.avatar.demo.skin import Studio
 from being_rt.avatar.demo.traits import PersonTraits
+from being_rt.flame.procedural.surface import smoothstep
 
 Array = NDArray[np.float64]
 

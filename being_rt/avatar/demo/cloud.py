@@ -36,17 +36,6 @@ def unit(vectors: Array) -> Array:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
-def smoothstep(low: float, high: float, x: Array) -> Array:
-    """Hermite ramp from 0 at ``low`` to 1 at ``high``; either may be the larger."""
-    t = np.clip((x - low) / (high - low), 0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)
-
-
-def bell(x: Array, width: float) -> Array:
-    """exp(-(x / width)^2)."""
-    return np.exp(-((x / width) ** 2))
-
-
 def noise(points: Array, wavelength: float, seed: int, octaves: int = 1) -> Array:
     """Smooth noise of unit variance over points [N, 3]: plane waves, each octave half as long and half as high."""
     rng = np.random.default_rng(seed)

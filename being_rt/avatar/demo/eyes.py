@@ -9,22 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from being_rt.avatar.demo.cloud import (
-    Cloud,
-    Mesh,
-    attach,
-    bell,
-    cloud,
-    concatenate,
-    noise,
-    scatter,
-    smooth_normals,
-    smoothstep,
-    unit,
-)
+from being_rt.avatar.demo.cloud import Cloud, Mesh, attach, cloud, concatenate, noise, scatter, smooth_normals, unit
 from being_rt.avatar.demo.features import smooth_curve
 from being_rt.avatar.demo.lighting import FILL, KEY, develop, linear
 from being_rt.avatar.demo.traits import PersonTraits
+from being_rt.flame.procedural.surface import bell, smoothstep
 
 Array = NDArray[np.float64]
 

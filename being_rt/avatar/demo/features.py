@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from being_rt.avatar.demo.cloud import bell, nearest, noise, smoothstep
+from being_rt.avatar.demo.cloud import nearest, noise
 from being_rt.flame.model import FlameModel
 from being_rt.flame.procedural import surface
+from being_rt.flame.procedural.surface import bell, smoothstep
 
 Array = NDArray[np.float64]
 EYE, MOUTH_Y, MOUTH_HALF = surface.EYE, surface.STOMION_Y, surface.MOUTH_HALF_WIDTH

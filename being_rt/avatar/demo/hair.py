@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from being_rt.avatar.avatar import HeadLayer
-from being_rt.avatar.demo.cloud import bell, smoothstep, unit
+from being_rt.avatar.demo.cloud import unit
 from being_rt.avatar.demo.lighting import Distance, Visibility, develop, linear, shade_strands
 from being_rt.avatar.demo.strands import (
     Fibres,
@@ -28,6 +28,7 @@ from being_rt.avatar.demo.strands import (
     light_through,
 )
 from being_rt.avatar.demo.traits import PersonTraits
+from being_rt.flame.procedural.surface import bell, smoothstep
 from being_rt.flame.rig import Rig
 
 Array = NDArray[np.float64]

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from being_rt.avatar.demo.cloud import unit
+
 Array = NDArray[np.float64]
 Distance = Callable[[Array], Array]
 
@@ -32,14 +34,9 @@ class Lamp:
     size: float
 
 
-def _unit(vector: Array | list[float]) -> Array:
-    vector = np.asarray(vector, dtype=np.float64)
-    return vector / np.maximum(np.linalg.norm(vector, axis=-1, keepdims=True), 1e-12)
-
-
-KEY = Lamp(_unit([-0.66, 0.56, 0.66]), np.array([1.00, 0.925, 0.83]) * 1.34, 0.22)
-FILL = Lamp(_unit([0.85, 0.10, 0.62]), np.array([1.00, 0.90, 0.80]) * 0.23, 0.55)
-RIM = Lamp(_unit([0.72, 0.42, -0.62]), np.array([0.94, 0.97, 1.00]) * 0.62, 0.25)
+KEY = Lamp(unit(np.array([-0.66, 0.56, 0.66])), np.array([1.00, 0.925, 0.83]) * 1.34, 0.22)
+FILL = Lamp(unit(np.array([0.85, 0.10, 0.62])), np.array([1.00, 0.90, 0.80]) * 0.23, 0.55)
+RIM = Lamp(unit(np.array([0.72, 0.42, -0.62])), np.array([0.94, 0.97, 1.00]) * 0.62, 0.25)
 LAMPS = (KEY, FILL, RIM)
 SKY = np.array([0.94, 0.95, 0.96]) * 0.26  # the room's light from above, in front and from below
 WALL = np.array([0.98, 0.95, 0.92]) * 0.16
@@ -77,7 +74,7 @@ def visibility(points: Array, normals: Array, distance: Distance, reach: float =
         reach: how far occlusion looks, metres.
     """
     helper = np.where(np.abs(normals[:, 1:2]) < 0.8, [[0.0, 1.0, 0.0]], [[1.0, 0.0, 0.0]])
-    tangent = _unit(np.cross(helper, normals))
+    tangent = unit(np.cross(helper, normals))
     bitangent = np.cross(normals, tangent)
     free_sum = np.zeros(len(points))
     bent = np.zeros_like(points)
@@ -96,7 +93,7 @@ def visibility(points: Array, normals: Array, distance: Distance, reach: float =
         free_sum += free
         bent += direction * free[:, None]
     shadows = np.stack([_lamp_visibility(points, normals, distance, lamp) for lamp in LAMPS], axis=1)
-    return Visibility(free_sum / 7.0, _unit(bent + 0.2 * normals), shadows)
+    return Visibility(free_sum / 7.0, unit(bent + 0.2 * normals), shadows)
 
 
 def _lamp_visibility(points: Array, normals: Array, distance: Distance, lamp: Lamp) -> Array:
@@ -136,7 +133,7 @@ def diffuse(
     for channel, reach in enumerate((1.0, 0.45, 0.25)):
         softness = depth * reach
         blend = (scatter * reach) * np.ones((len(normals), 1))
-        facing = _unit(normals * (1.0 - 0.8 * blend) + soft_normals * 0.8 * blend)
+        facing = unit(normals * (1.0 - 0.8 * blend) + soft_normals * 0.8 * blend)
         ambient = seen.ambient ** (1.35 - 0.35 * softness)
         bounce = np.zeros(len(normals))
         if albedo is not None:
@@ -149,7 +146,7 @@ def diffuse(
             lit = np.clip((facing @ lamp.direction + wrap) / (1.0 + wrap), 0.0, None) ** 1.15
             shadow = seen.lamps[:, index] ** (1.0 - 0.45 * softness)
             light[:, channel] += lamp.colour[channel] * lit * (shadow + (1.0 - shadow) * bounce)
-        up = _unit(0.5 * facing + 0.5 * seen.bent)[:, 1]
+        up = unit(0.5 * facing + 0.5 * seen.bent)[:, 1]
         room = WALL[channel] + np.where(up > 0, SKY[channel] - WALL[channel], WALL[channel] - FLOOR[channel]) * up
         light[:, channel] += room * ambient
     return light
@@ -161,12 +158,12 @@ def specular(points: Array, normals: Array, seen: Visibility, roughness: Array |
     GGX distribution with each lamp's size added to the roughness (Karis, "Real shading in Unreal Engine 4", 2013),
     Schlick's Fresnel included as a factor on F0 = 0.04, plus the room seen in the mirror direction.
     """
-    view = _unit(EYE_POINT - points)
+    view = unit(EYE_POINT - points)
     cos_view = np.clip(np.einsum("nd,nd->n", normals, view), 0.05, 1.0)
     alpha = np.clip(np.broadcast_to(np.asarray(roughness, dtype=np.float64), len(points)), 0.05, 1.0) ** 2
     light = np.zeros((len(points), 3))
     for index, lamp in enumerate(LAMPS):
-        half = _unit(view + lamp.direction)
+        half = unit(view + lamp.direction)
         cos_light = np.clip(normals @ lamp.direction, 0.0, 1.0)
         cos_half = np.clip(np.einsum("nd,nd->n", normals, half), 0.0, 1.0)
         wide = np.clip(alpha + 0.35 * lamp.size, 0.0, 1.0) ** 2
@@ -194,14 +191,14 @@ def shade_strands(
     and lies towards the root, the second takes the fibre's colour and lies towards the tip. Points are taken to be
     seen from the front.
     """
-    view = _unit(np.array([0.0, 0.0, 1.0]))
+    view = unit(np.array([0.0, 0.0, 1.0]))
     light = np.zeros_like(colour)
     for index, lamp in enumerate(LAMPS):
         along = np.clip(tangents @ lamp.direction, -1.0, 1.0)
         across = np.sqrt(1.0 - along**2)
         facing = np.clip((normals @ lamp.direction + 0.30) / 1.30, 0.0, 1.0)
         lit = (across * facing * seen.lamps[:, index])[:, None] * lamp.colour
-        half = _unit(view + lamp.direction)
+        half = unit(view + lamp.direction)
         white = _strand_lobe(tangents + 0.12 * normals, half, 90.0)
         tinted = _strand_lobe(tangents - 0.10 * normals, half, 22.0)
         sheen = 0.055 * gloss * white[:, None] + 0.55 * gloss * colour * tinted[:, None]
@@ -212,7 +209,7 @@ def shade_strands(
 
 
 def _strand_lobe(tangents: Array, half: Array, exponent: float) -> Array:
-    along = np.clip(_unit(tangents) @ half, -1.0, 1.0)
+    along = np.clip(unit(tangents) @ half, -1.0, 1.0)
     return (1.0 - along**2) ** (exponent / 2.0)
 
 

@@ -12,10 +12,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from being_rt.avatar.demo.cloud import Cloud, Mesh, bell, cloud, noise, scatter, smooth_normals, smoothstep, unit
+from being_rt.avatar.demo.cloud import Cloud, Mesh, cloud, noise, scatter, smooth_normals, unit
 from being_rt.avatar.demo.features import MOUTH_HALF
 from being_rt.avatar.demo.lighting import EYE_POINT, KEY, develop, linear
 from being_rt.avatar.demo.traits import PersonTraits
+from being_rt.flame.procedural.surface import bell, smoothstep
 
 Array = NDArray[np.float64]
 

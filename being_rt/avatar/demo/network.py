@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 
 from being_rt.avatar.avatar import CHANNELS, AnchorLatentNetwork
 from being_rt.avatar.demo import wrinkles
-from being_rt.avatar.demo.cloud import PARTS, Cloud, bell, nearest, smoothstep, triangle_frames, unit
+from being_rt.avatar.demo.cloud import PARTS, Cloud, nearest, triangle_frames, unit
 from being_rt.avatar.demo.features import MOUTH_HALF, MOUTH_Y, Place
 from being_rt.avatar.demo.skin import SkinSurface
 from being_rt.avatar.demo.traits import PersonTraits
 from being_rt.flame.model import ExpressionMap
 from being_rt.flame.params import FlameParams
+from being_rt.flame.procedural.surface import bell, smoothstep
 from being_rt.flame.rig import Rig
 from being_rt.flame.skinning import skin
 

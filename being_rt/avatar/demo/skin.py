@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.avatar.demo import wrinkles
-from being_rt.avatar.demo.cloud import Cloud, Mesh, Samples, bell, cloud, nearest, noise, scatter, smoothstep, unit
+from being_rt.avatar.demo.cloud import Cloud, Mesh, Samples, cloud, nearest, noise, scatter, unit
 from being_rt.avatar.demo.features import EYE, LID_RADIUS, MOUTH_HALF, MOUTH_Y, FaceMap, Place
 from being_rt.avatar.demo.lighting import Distance, Visibility, develop, diffuse, linear, specular, visibility
 from being_rt.avatar.demo.traits import PersonTraits
+from being_rt.flame.procedural.surface import bell, smoothstep
 
 Array = NDArray[np.float64]
 

@@ -16,8 +16,9 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from being_rt.avatar.avatar import Gaussians, HeadLayer
 from being_rt.avatar.demo.cloud import _thin as thin
-from being_rt.avatar.demo.cloud import nearest, quaternions, rest_positions, smoothstep, triangle_frames, unit
+from being_rt.avatar.demo.cloud import nearest, quaternions, rest_positions, triangle_frames, unit
 from being_rt.avatar.demo.lighting import LAMPS, Distance, Visibility
+from being_rt.flame.procedural.surface import smoothstep
 from being_rt.flame.rig import Rig
 
 ROOT_REACH = 0.012  # metres: fibres this near their root follow the skin there, the others the skull

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.avatar.avatar import HeadLayer, Seam, TorsoLayer
-from being_rt.avatar.demo.cloud import Samples, nearest, smoothstep, unit
+from being_rt.avatar.demo.cloud import Samples, nearest, unit
 from being_rt.avatar.demo.features import FaceMap
 from being_rt.avatar.demo.lighting import LAMPS, Distance, Visibility, develop, visibility
 from being_rt.avatar.demo.skin import SkinSurface, albedo
 from being_rt.avatar.demo.strands import HairDensity, SampledField, layer_density, pack, thin
 from being_rt.avatar.demo.traits import PersonTraits
+from being_rt.flame.procedural.surface import smoothstep
 from being_rt.flame.rig import Rig
 
 Array = NDArray[np.float64]

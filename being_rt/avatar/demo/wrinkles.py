@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from being_rt.avatar.demo.cloud import bell, noise, smoothstep
+from being_rt.avatar.demo.cloud import noise
 from being_rt.avatar.demo.features import MOUTH_HALF, MOUTH_Y, Place
 from being_rt.avatar.demo.traits import PersonTraits
+from being_rt.flame.procedural.surface import bell, smoothstep
 
 Array = NDArray[np.float64]
 
