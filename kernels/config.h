@@ -47,4 +47,9 @@ constexpr int kBasisAhead = 4096;
 // head.
 constexpr int kSortBits = 11;
 
+// ---- CUDA
+// What a list is of, px: eight 8x8 tiles, one per warp of a block. Rows of 32 pixels are whole 32-byte sectors in every
+// format; half the height of a square balances the work of neighbouring blocks better.
+constexpr int kListWidth = 32, kListHeight = 16;
+
 }  // namespace being::config

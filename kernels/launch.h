@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "kernels/common/composite.h"
+#include "kernels/common/format.h"
 #include "kernels/common/projection.h"
 #include "kernels/config.h"
 
@@ -197,8 +198,6 @@ struct BinStage {
 };
 
 // ---------------------------------------------------------------- rasterize and composite
-
-enum class Format { kRgb, kRgba, kNv12 };
 
 // What a worker takes at a time: a macro tile that some splat touches, or a run of `count` in a row that none does.
 struct TileJob {

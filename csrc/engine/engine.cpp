@@ -109,8 +109,8 @@ void Engine::pose(const FrameParams& params) {
     const auto widen = [](const Vector3<float>& v) { return Vector3<double>{v.x, v.y, v.z}; };
     Vector3<double> axis = carried.linear * widen(scene_.seam_axis);
     axis = axis * (1 / std::max(std::sqrt(dot(axis, axis)), 1e-12));
-    rasterize_.seam = make_seam_ellipse(transform(carried, widen(scene_.seam_centre)), axis, scene_.seam_radius,
-                                        scene_.seam_half_height, deform_.camera);
+    rasterize_.seam = make_seam_ellipse(transform(carried, widen(scene_.seam_centre)), axis, double(scene_.seam_radius),
+                                        double(scene_.seam_half_height), deform_.camera);
 }
 
 // What each sector around the neck adds to the torso's colours, and the bound that lets whole blocks be culled.

@@ -6,17 +6,11 @@
 #include <vector>
 
 #include "csrc/cpu/dispatch.h"
+#include "csrc/engine/camera.h"
 #include "csrc/engine/scene.h"
 #include "csrc/engine/thread_pool.h"
 
 namespace being {
-
-// Pinhole camera (OpenCV axes) and picture size in pixels.
-struct Camera {
-    Frame3f world_to_camera;
-    float fx, fy, cx, cy;
-    int width, height;
-};
 
 struct Output {
     Format format;

@@ -52,28 +52,29 @@ struct SeamEllipse {
     float reach_x, reach_y;  // px from the centre beyond which nothing is filled; 0: nowhere
 };
 
-inline SeamEllipse make_seam_ellipse(const Vector3<double>& centre, const Vector3<double>& axis, double radius,
-                                     double half_height, const Intrinsics& camera) {
+template <class Real>
+BEING_HD inline SeamEllipse make_seam_ellipse(const Vector3<Real>& centre, const Vector3<Real>& axis, Real radius,
+                                              Real half_height, const Intrinsics& camera) {
     SeamEllipse seam{};
-    if (centre.z < double(config::kNear)) return seam;
+    if (!(centre.z >= Real(config::kNear))) return seam;
     // Two directions across the axis: the coordinate axis that is least along it, made perpendicular, and the third.
-    const double x = std::fabs(axis.x), y = std::fabs(axis.y), z = std::fabs(axis.z);
-    const Vector3<double> seed = x <= y && x <= z ? Vector3<double>{1, 0, 0}
-                                 : y <= z         ? Vector3<double>{0, 1, 0}
-                                                  : Vector3<double>{0, 0, 1};
-    Vector3<double> across = cross(axis, seed);
-    across = across * (1.0 / std::sqrt(dot(across, across)));
-    const Vector3<double> third = cross(axis, across);
-    const double r = radius / std::sqrt(2.0);
-    const Symmetric2<double> s = project_covariance({across * r, third * r, axis * half_height}, centre, camera);
-    seam.x = float(camera.fx * centre.x / centre.z + camera.cx);
-    seam.y = float(camera.fy * centre.y / centre.z + camera.cy);
+    const Real x = std::fabs(axis.x), y = std::fabs(axis.y), z = std::fabs(axis.z);
+    const Vector3<Real> seed = x <= y && x <= z ? Vector3<Real>{1, 0, 0}
+                               : y <= z         ? Vector3<Real>{0, 1, 0}
+                                                : Vector3<Real>{0, 0, 1};
+    Vector3<Real> across = cross(axis, seed);
+    across = across * (Real(1) / root(dot(across, across)));
+    const Vector3<Real> third = cross(axis, across);
+    const Real r = radius * Real(0.70710678118654752);
+    const Symmetric2<Real> s = project_covariance({across * r, third * r, axis * half_height}, centre, camera);
+    seam.x = float(Real(camera.fx) * centre.x / centre.z + Real(camera.cx));
+    seam.y = float(Real(camera.fy) * centre.y / centre.z + Real(camera.cy));
     if (!(s.determinant > 0)) return seam;
     seam.a = float(s.c / s.determinant);
     seam.b = float(-s.b / s.determinant);
     seam.c = float(s.a / s.determinant);
-    seam.reach_x = float(2 * std::sqrt(s.a));
-    seam.reach_y = float(2 * std::sqrt(s.c));
+    seam.reach_x = float(Real(2) * root(s.a));
+    seam.reach_y = float(Real(2) * root(s.c));
     return seam;
 }
 

@@ -1,0 +1,357 @@
+// Stages `deform`, `project` and `bin`: from stored Gaussians to splats and the lists of who reaches which part of the
+// picture, in one pass; a deformed Gaussian is never stored.
+//
+//   z = sum_k w_k Z_k;  o = B z;  position += o[0:3], q = nudge(q, o[3:6]), log scale += o[6:9], logit += o[9],
+//   colour += o[10:13];  mean = F p + origin, M = F R(q) S;  then EWA projection (kernels/common/projection.h)
+//
+// A thread per Gaussian, a warp per group of 32 neighbours. What bounds it is memory: up to 13 * rank * 2 bytes of
+// bases a Gaussian. As on the CPU, a group whose Gaussians all certainly face away is left before they are read, and
+// channels that are zero for a whole group are not stored. The frame of a Gaussian's triangle is made here from its
+// three vertices, which costs as many bytes as reading it would.
+//
+// Lists need no counting pass, no prefix sum and no global sort: what a list holds is not Gaussians but (group, mask of
+// lanes), at most one per group, so that its length is bounded by the number of groups and one atomic serves up to 32
+// Gaussians. In which order they are appended differs from run to run; the rasterizer sorts by depth and id, so the
+// picture does not.
+#include "kernels/common/rotation.h"
+#include "kernels/common/tile_test.h"
+#include "kernels/common/triangle_frame.h"
+#include "kernels/cuda_stages.h"
+#include "kernels/device/overlap.cuh"
+#include "kernels/device/packed.cuh"
+
+namespace being::cuda {
+namespace {
+
+constexpr int kThreads = 128, kWarps = kThreads / kWarp;
+constexpr unsigned kAll = ~0u;
+
+struct Gaussian {
+    Vector3<float> position;
+    Quaternion<float> rotation;
+    Vector3<float> scale;  // metres
+    float opacity;         // 0..1
+    Vector3<float> colour;
+    float unfading;  // 1: keeps its opacity from behind, 0: fades
+};
+
+__device__ Vector3<float> at3(const float4& v) {
+    return {v.x, v.y, v.z};
+}
+
+__device__ Frame3f frame_of_face(const Face& face, const float4* posed) {
+    const Vector3<float> p0 = at3(posed[face.corner[0]]), p1 = at3(posed[face.corner[1]]),
+                         p2 = at3(posed[face.corner[2]]);
+    return triangle_frame(
+        p0, p1, p2,
+        Matrix2<float>{face.inverse_rest[0], face.inverse_rest[1], face.inverse_rest[2], face.inverse_rest[3]});
+}
+
+// Whether every Gaussian of a group faces away so far that no offset the network can make this frame brings it back;
+// the bound is derived in csrc/cpu/deform_project.cpp.
+__device__ bool certainly_faded(const DeformStage& s, int group, int lane, const Gaussian& g, const Frame3f& frame) {
+    if (__any_sync(kAll, g.unfading >= 0.5f)) return false;
+    const Vector3<float> normal = frame.linear * rotated_z(g.rotation), mean = transform(frame, g.position);
+    const float normal_length = sqrtf(dot(normal, normal)), distance = sqrtf(dot(mean, mean));
+    const float cosine = -dot(normal, mean) / (normal_length * distance);
+    if (__any_sync(kAll, !(cosine < -config::kFadeStart))) return false;
+    const float* bound = s.basis_bound + size_t(group) * 2 * s.rank_stride;
+    float position = 0, rotation = 0;
+    for (int k = lane; k < s.rank; k += kWarp) {
+        const float largest = __uint_as_float(s.state->largest_latent[k]);
+        position = fused(largest, __ldg(bound + k), position);
+        rotation = fused(largest, __ldg(bound + s.rank_stride + k), rotation);
+    }
+    for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+        position += __shfl_xor_sync(kAll, position, offset);
+        rotation += __shfl_xor_sync(kAll, rotation, offset);
+    }
+    const float stretch = sqrtf(dot(frame.linear.x, frame.linear.x) + dot(frame.linear.y, frame.linear.y) + 1.0f);
+    const float slack = 2.0f * stretch * (rotation / normal_length + position / distance);
+    return __all_sync(kAll, cosine + slack < -config::kFadeStart);
+}
+
+// Adds B[channel] . z to stored channels.
+template <int kQuads>
+class Offsets {
+  public:
+    __device__ Offsets(const DeformStage& s, int group, int lane) : channels_(__ldg(s.basis_channels + group)) {
+        if (!channels_) return;
+        next_ = s.basis + size_t(__ldg(s.basis_begin + group)) * kQuads * kWarp + lane;
+        const int place = group * kWarp + lane;
+        const uint2 packed = __ldg(s.anchor_index + place);
+        const float4 weight = __ldg(s.anchor_weight + place);
+        const uint32_t index[4] = {packed.x & 0xffff, packed.x >> 16, packed.y & 0xffff, packed.y >> 16};
+        const float share[4] = {weight.x, weight.y, weight.z, weight.w};
+#pragma unroll
+        for (int q = 0; q < kQuads; ++q) z_[q] = {0, 0, 0, 0};
+#pragma unroll
+        for (int a = 0; a < 4; ++a) {
+            const auto* latent = reinterpret_cast<const float4*>(s.latent + size_t(index[a]) * s.rank_stride);
+#pragma unroll
+            for (int q = 0; q < kQuads; ++q) {
+                const float4 l = latent[q];
+                z_[q] = {fused(share[a], l.x, z_[q].x), fused(share[a], l.y, z_[q].y), fused(share[a], l.z, z_[q].z),
+                         fused(share[a], l.w, z_[q].w)};
+            }
+        }
+    }
+
+    __device__ float added_to(float base, int channel) {
+        if (!(channels_ >> channel & 1)) return base;
+        uint2 packed[kQuads];
+#pragma unroll
+        for (int q = 0; q < kQuads; ++q) packed[q] = __ldg(next_ + q * kWarp);
+        next_ += kQuads * kWarp;
+        float even = base, odd = 0;
+#pragma unroll
+        for (int q = 0; q < kQuads; ++q) {
+            const float2 low = unpack_halves(packed[q].x), high = unpack_halves(packed[q].y);
+            even = fused(low.x, z_[q].x, fused(high.x, z_[q].z, even));
+            odd = fused(low.y, z_[q].y, fused(high.y, z_[q].w, odd));
+        }
+        return even + odd;
+    }
+
+  private:
+    const uint2* next_ = nullptr;
+    const uint32_t channels_;
+    float4 z_[kQuads];
+};
+
+template <int kQuads>
+__device__ void deform(const DeformStage& s, int group, int lane, Gaussian& g) {
+    Offsets<kQuads> offsets(s, group, lane);
+    constexpr float kLog2E = 1.44269504f;
+    g.position.x = offsets.added_to(g.position.x, 0);
+    g.position.y = offsets.added_to(g.position.y, 1);
+    g.position.z = offsets.added_to(g.position.z, 2);
+    Vector3<float> turn;
+    turn.x = offsets.added_to(0, 3);
+    turn.y = offsets.added_to(0, 4);
+    turn.z = offsets.added_to(0, 5);
+    g.rotation = nudge(g.rotation, turn);
+    g.scale.x = exp2f(fused(offsets.added_to(0, 6), kLog2E, g.scale.x));
+    g.scale.y = exp2f(fused(offsets.added_to(0, 7), kLog2E, g.scale.y));
+    g.scale.z = exp2f(fused(offsets.added_to(0, 8), kLog2E, g.scale.z));
+    g.opacity = logistic(offsets.added_to(g.opacity, 9));
+    g.colour.x = offsets.added_to(g.colour.x, 10);
+    g.colour.y = offsets.added_to(g.colour.y, 11);
+    g.colour.z = offsets.added_to(g.colour.z, 12);
+}
+
+__device__ Vector3<float> weighted(float w, const Vector3<float>& v, const Vector3<float>& sum) {
+    return {fused(w, v.x, sum.x), fused(w, v.y, sum.y), fused(w, v.z, sum.z)};
+}
+
+// Linear blend skinning of a torso group.
+__device__ Frame3f blend_frames(const DeformStage& s, int torso_group, int lane) {
+    Frame3f sum{};
+#pragma unroll
+    for (int k = 0; k < 3; ++k) {
+        const float w = __ldg(s.torso_weights + (size_t(torso_group) * 3 + k) * kWarp + lane);
+        const Frame3f& f = s.state->torso[k];
+        sum = {{weighted(w, f.linear.x, sum.linear.x), weighted(w, f.linear.y, sum.linear.y),
+                weighted(w, f.linear.z, sum.linear.z)},
+               weighted(w, f.origin, sum.origin)};
+    }
+    return sum;
+}
+
+// What each sector around the neck adds to the torso's colours, by the whole block; [kSectors][3].
+__device__ void match_colours(const DeformStage& s, float* match) {
+    constexpr int kValues = config::kSectors * 3, kSlices = kThreads / kValues;
+    __shared__ float partial[kSlices][kValues];
+    const int t = int(threadIdx.x), slice = t / kValues, value = t % kValues;
+    if (slice < kSlices) {
+        float sum = 0;
+#pragma unroll 4
+        for (int term = slice; term < s.match_terms; term += kSlices)
+            sum =
+                fused(s.latent[__ldg(s.match_latent + term)], __ldg(s.match_coefficient + term * kValues + value), sum);
+        partial[slice][value] = sum;
+    }
+    __syncthreads();
+    if (t < kValues) {
+        float sum = __ldg(s.match_rest + t);
+        for (int i = 0; i < kSlices; ++i) sum += partial[i][t];
+        match[t] = sum;
+    }
+    __syncthreads();
+}
+
+// Where a visible splat lies, in lists: first and last column and row.
+struct Box {
+    int left, right, top, bottom;
+};
+
+// Appends the group to every list that some lane of it reaches. Lanes collect a list each, so that 32 appends are on
+// their way at once.
+__device__ void append(const DeformStage& s, int group, int layer, int lane, bool visible, const Box& box,
+                       const Conic<float>& conic, float x, float y, float log_opacity) {
+    const int left = __reduce_min_sync(kAll, visible ? box.left : s.columns),
+              right = __reduce_max_sync(kAll, visible ? box.right : -1),
+              top = __reduce_min_sync(kAll, visible ? box.top : s.rows),
+              bottom = __reduce_max_sync(kAll, visible ? box.bottom : -1);
+    const float slope_x = -0.5f * conic.b / conic.a, slope_y = -0.5f * conic.b / conic.c;
+    constexpr float kWidth = config::kListWidth, kHeight = config::kListHeight;
+    const float from_x = 0.5f - x, from_y = 0.5f - y, cutoff = config::kLog2AlphaCutoff - log_opacity;
+    int collected = 0, mine = 0;
+    uint32_t my_mask = 0;
+    const auto flush = [&] {
+        if (lane >= collected) return;
+        const uint32_t slot = atomicAdd(s.list_count + mine, 1u);
+        if (slot < uint32_t(s.list_capacity))
+            s.list[size_t(mine) * s.list_capacity + slot] = {uint32_t(group), my_mask};
+        else
+            atomicMax(&s.state->segments_needed, slot + 1);
+    };
+    for (int row = top; row <= bottom; ++row)
+        for (int column = left; column <= right; ++column) {
+            bool hit = visible && column >= box.left && column <= box.right && row >= box.top && row <= box.bottom;
+            if (hit)
+                hit = largest_exponent(conic, slope_x, slope_y, from_x + kWidth * float(column),
+                                       from_y + kHeight * float(row), kWidth - 1, kHeight - 1) >= cutoff;
+            const uint32_t mask = __ballot_sync(kAll, hit);
+            if (!mask) continue;
+            if (lane == collected) {
+                mine = (row * s.columns + column) * 2 + layer;
+                my_mask = mask;
+            }
+            if (++collected == kWarp) {
+                flush();
+                collected = 0;
+            }
+        }
+    flush();
+}
+
+// Writes the splats of a group and appends it to lists.
+__device__ void project(const DeformStage& s, int group, int layer, int lane, const Gaussian& g, const Frame3f& frame) {
+    const Vector3<float> mean = transform(frame, g.position);
+    const Matrix3<float> turned = frame.linear * rotation_matrix(g.rotation);
+    float opacity = g.opacity * larger(facing_fade(turned.z, mean), g.unfading);
+    bool visible = mean.z >= config::kNear && opacity >= config::kAlphaCutoff;
+    const int place = group * kWarp + lane;
+    if (!__any_sync(kAll, visible)) {
+        s.depth[place] = -1;
+        return;
+    }
+    const Intrinsics& k = s.state->camera;
+    const Matrix3<float> axes{turned.x * g.scale.x, turned.y * g.scale.y, turned.z * g.scale.z};
+    const Symmetric2<float> before = project_covariance(axes, mean, k), after = dilate(before, config::kDilation);
+    if (s.antialiased) opacity *= dilation_compensation(before, after);
+    opacity = smaller(opacity, config::kLargestAlpha);
+    const float log_opacity = log2f(larger(opacity, 1e-6f));
+    const Conic<float> conic = make_conic(after);
+
+    // The pixels whose centres the visible ellipse's bounding box holds. Comparisons are so put that NaN is not
+    // visible.
+    const float inverse_z = 1.0f / mean.z;
+    const float u = fused(mean.x * inverse_z, k.fx, k.cx), v = fused(mean.y * inverse_z, k.fy, k.cy);
+    const float radius = visible_radius_squared(log_opacity), reach = larger(radius, 0.0f);
+    const float reach_x = sqrtf(reach * after.a), reach_y = sqrtf(reach * after.c);
+    const float left = larger(ceilf(u - reach_x - 0.5f), 0.0f),
+                right = smaller(floorf(u + reach_x - 0.5f), float(s.width - 1));
+    const float top = larger(ceilf(v - reach_y - 0.5f), 0.0f),
+                bottom = smaller(floorf(v + reach_y - 0.5f), float(s.height - 1));
+    visible = visible && radius >= 0.0f && right >= left && bottom >= top && fabsf(u) < 1e9f && fabsf(v) < 1e9f;
+    s.depth[place] = visible ? mean.z : -1.0f;
+    if (!__any_sync(kAll, visible)) return;
+    const Box box{int(left) / config::kListWidth, int(right) / config::kListWidth, int(top) / config::kListHeight,
+                  int(bottom) / config::kListHeight};
+    append(s, group, layer, lane, visible, box, conic, u, v, log_opacity);
+    if (!visible) return;
+    Splat splat;
+    splat.x = u;
+    splat.y = v;
+    splat.a = conic.a;
+    splat.b = conic.b;
+    splat.c = conic.c;
+    splat.log_opacity = log_opacity;
+    splat.red_green = pack_halves(clamp(g.colour.x, 0.0f, 1.0f), clamp(g.colour.y, 0.0f, 1.0f));
+    splat.blue = pack_halves(clamp(g.colour.z, 0.0f, 1.0f), 0.0f);
+    const auto* words = reinterpret_cast<const float4*>(&splat);
+    auto* out = reinterpret_cast<float4*>(s.splats + place);
+    out[0] = words[0];
+    out[1] = words[1];
+}
+
+template <int kQuads>
+__global__ void __launch_bounds__(kThreads) deform_project_kernel(const DeformStage* stages) {
+    __shared__ float match[config::kSectors * 3];
+    const DeformStage& s = stages[blockIdx.y];
+    const int lane = int(threadIdx.x) % kWarp, first = int(blockIdx.x) * kWarps,
+              group = first + int(threadIdx.x) / kWarp;
+    let_next_kernel_start();
+
+    // What no frame changes, before the frame is known.
+    Gaussian g{};
+    Face face{};
+    if (group < s.groups) {
+        const float* rows = s.gaussians + size_t(group) * kGroupRows * kWarp + lane;
+        const auto row = [&](int i) { return __ldg(rows + i * kWarp); };
+        g.position = {row(kPosition), row(kPosition + 1), row(kPosition + 2)};
+        g.rotation = {row(kRotation), row(kRotation + 1), row(kRotation + 2), row(kRotation + 3)};
+        g.unfading = row(kUnfading);
+        g.scale = {row(kScale), row(kScale + 1), row(kScale + 2)};
+        g.opacity = row(kOpacity);
+        g.colour = {row(kColour), row(kColour + 1), row(kColour + 2)};
+        if (group < s.head_groups) {
+            const auto* from = reinterpret_cast<const int4*>(s.faces + __ldg(s.face + group * kWarp + lane));
+            reinterpret_cast<int4*>(&face)[0] = __ldg(from);
+            reinterpret_cast<int4*>(&face)[1] = __ldg(from + 1);
+        }
+    }
+    wait_for_previous_kernel();
+
+    // Sectors are needed by the whole block, if by one group of it.
+    if (first < s.matched_groups && first + kWarps > s.head_groups) match_colours(s, match);
+    if (group >= s.groups) return;
+    if (group < s.head_groups) {
+        const Frame3f frame = frame_of_face(face, s.posed);
+        if (group < s.offset_groups) {
+            if (certainly_faded(s, group, lane, g, frame)) {
+                s.depth[group * kWarp + lane] = -1;
+                return;
+            }
+            deform<kQuads>(s, group, lane, g);
+        }
+        project(s, group, 0, lane, g, frame);
+        return;
+    }
+    const int torso_group = group - s.head_groups;
+    if (group < s.matched_groups) {
+#pragma unroll
+        for (int sector = 0; sector < config::kSectors; ++sector) {
+            const float w = __ldg(s.match_weight + (size_t(torso_group) * config::kSectors + sector) * kWarp + lane);
+            g.colour = weighted(w, {match[3 * sector], match[3 * sector + 1], match[3 * sector + 2]}, g.colour);
+        }
+    }
+    project(s, group, 1, lane, g, blend_frames(s, torso_group, lane));
+}
+
+}  // namespace
+
+void launch_deform_project(const DeformStage* stages, int sessions, int most_groups, int rank, bool overlap,
+                           cudaStream_t stream) {
+    if (most_groups == 0) return;
+    const dim3 grid(unsigned((most_groups + kWarps - 1) / kWarps), unsigned(sessions));
+    const auto start = [&](auto kernel) { launch(kernel, grid, dim3(kThreads), 0, overlap, stream, stages); };
+    switch (rank) {
+        case 16:
+            return start(deform_project_kernel<4>);
+        case 20:
+            return start(deform_project_kernel<5>);
+        case 32:
+            return start(deform_project_kernel<8>);
+        default:
+            return start(deform_project_kernel<16>);
+    }
+}
+
+int padded_rank(int rank) {
+    return rank <= 16 ? 16 : rank <= 20 ? 20 : rank <= 32 ? 32 : 64;
+}
+
+}  // namespace being::cuda
