@@ -38,14 +38,27 @@ __device__ __forceinline__ uint32_t rectified_sum(uint32_t halves, float2 addend
     return rectified(v.x + addend.x, v.y + addend.y);
 }
 
+// 16 rows of the result, as mma leaves them.
+__device__ __forceinline__ void store(const OffsetMlpStage& stage, int tile, const float (&c)[2][4]) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+        const int point = tile * kOffsetMlpTile + lane / 4 + i % 4 / 2 * 8;
+        const int output = i / 4 * 8 + lane % 4 * 2 + i % 2;
+        if (point < stage.points && output < stage.outputs)
+            stage.offsets[size_t(point) * stage.outputs + output] = c[i / 4][i % 4];
+    }
+}
+
 // W1c c, by all threads of the block: 8 columns and an eighth of the inputs each, then the eighths together.
 template <int kWidth>
 __device__ void add_condition(const OffsetMlpStage& stage, float* partial, float* sum) {
     const int column = threadIdx.x % (kWidth / 8), group = threadIdx.x / (kWidth / 8);
+    const bool takes_part = threadIdx.x < kWidth;
     const auto* weight = reinterpret_cast<const uint4*>(stage.condition_weight);
     float s[8] = {};
 #pragma unroll 4
-    for (int i = group; i < stage.conditions; i += kGroups) {
+    for (int i = takes_part ? group : stage.conditions; i < stage.conditions; i += kGroups) {
         const uint4 w = load_weights(weight + i * (kWidth / 8) + column);
         const float c = stage.condition[i];
         const uint32_t pair[4] = {w.x, w.y, w.z, w.w};
@@ -56,14 +69,18 @@ __device__ void add_condition(const OffsetMlpStage& stage, float* partial, float
             s[2 * j + 1] += v.y * c;
         }
     }
-    auto* out = reinterpret_cast<float4*>(partial + group * kWidth + column * 8);
-    out[0] = {s[0], s[1], s[2], s[3]};
-    out[1] = {s[4], s[5], s[6], s[7]};
+    if (takes_part) {
+        auto* out = reinterpret_cast<float4*>(partial + group * kWidth + column * 8);
+        out[0] = {s[0], s[1], s[2], s[3]};
+        out[1] = {s[4], s[5], s[6], s[7]};
+    }
     __syncthreads();
-    float total = 0;
+    if (takes_part) {
+        float total = 0;
 #pragma unroll
-    for (int i = 0; i < kGroups; ++i) total += partial[i * kWidth + threadIdx.x];
-    sum[threadIdx.x] = total;
+        for (int i = 0; i < kGroups; ++i) total += partial[i * kWidth + threadIdx.x];
+        sum[threadIdx.x] = total;
+    }
     __syncthreads();
 }
 
@@ -91,15 +108,20 @@ __global__ void __launch_bounds__(kWidth, 1) offset_mlp(const __grid_constant__ 
     const int all_tiles = (stage.points + kOffsetMlpTile - 1) / kOffsetMlpTile;
     uint4 row[2 * kTiles];
     const auto fetch = [&](int first_tile) {
-        const int present = min(all_tiles - first_tile, kTiles) * kTileVectors;
+        const auto* first = cache + size_t(first_tile) * kTileVectors + threadIdx.x;
+        const int present = min(all_tiles - first_tile, kTiles) * kTileVectors - int(threadIdx.x);
 #pragma unroll
-        for (int i = 0; i < 2 * kTiles; ++i) {
-            const int v = i * kWidth + int(threadIdx.x);
-            row[i] = v < present ? __ldg(cache + size_t(first_tile) * kTileVectors + v) : uint4{};
-        }
+        for (int i = 0; i < 2 * kTiles; ++i) row[i] = i * kWidth < present ? __ldg(first + i * kWidth) : uint4{};
     };
     fetch(blockIdx.x * kTiles);
     add_condition<kWidth>(stage, reinterpret_cast<float*>(shared), condition);
+    // The rows that a thread fetches lie half a tile apart: their columns are those of two steps.
+    float2 share[2][2];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        const int column = (warp + i / 2 * (kSteps / 2)) * 16 + i % 2 * 8 + lane % 4 * 2;
+        share[i / 2][i % 2] = *reinterpret_cast<const float2*>(condition + column);
+    }
 
     for (int first_tile = blockIdx.x * kTiles; first_tile < all_tiles; first_tile += gridDim.x * kTiles) {
         const auto* weight = reinterpret_cast<const uint4*>(stage.hidden_weight) + (warp * 2 * 32 + lane);
@@ -110,21 +132,18 @@ __global__ void __launch_bounds__(kWidth, 1) offset_mlp(const __grid_constant__ 
             b[i][1] = load_weights(weight + 32);
             weight += kTileVectors;
         }
-        const float* bias = stage.hidden_bias + warp * 32 + lane % 4 * 2;
-        float2 start[4];
-#pragma unroll
-        for (int n = 0; n < 4; ++n) start[n] = __ldg(reinterpret_cast<const float2*>(bias + n * 8));
-
         // First layer: what is cached, and the condition's share.
 #pragma unroll
         for (int i = 0; i < 2 * kTiles; ++i) {
             const int v = i * kWidth + int(threadIdx.x);
-            const float* share = condition + v / 32 % kSteps * 16 + lane % 4 * 2;
-            const float2 low = *reinterpret_cast<const float2*>(share),
-                         high = *reinterpret_cast<const float2*>(share + 8);
+            const float2 low = share[i % 2][0], high = share[i % 2][1];
             shared[v] = {rectified_sum(row[i].x, low), rectified_sum(row[i].y, low), rectified_sum(row[i].z, high),
                          rectified_sum(row[i].w, high)};
         }
+        const float* bias = stage.hidden_bias + warp * 32 + lane % 4 * 2;
+        float2 start[4];
+#pragma unroll
+        for (int n = 0; n < 4; ++n) start[n] = __ldg(reinterpret_cast<const float2*>(bias + n * 8));
         __syncthreads();
 
         uint4* from = shared;
@@ -143,7 +162,8 @@ __global__ void __launch_bounds__(kWidth, 1) offset_mlp(const __grid_constant__ 
             uint4 ring[kRing];
 #pragma unroll
             for (int i = 0; i < kRing; ++i) ring[i] = a[(i % kTiles * kSteps + i / kTiles) * 32];
-#pragma unroll 1
+// Unrolled, or the weights' loads all end up behind the last product of a turn.
+#pragma unroll
             for (int step = 0; step < kSteps; step += kOffsetMlpAhead) {
 #pragma unroll
                 for (int s = 0; s < kOffsetMlpAhead; ++s) {
@@ -200,16 +220,226 @@ __global__ void __launch_bounds__(kWidth, 1) offset_mlp(const __grid_constant__ 
                 multiply(c[0], a, w.x, w.y);
                 multiply(c[1], a, w.z, w.w);
             }
-#pragma unroll
-            for (int i = 0; i < 8; ++i) {
-                const int point = (first_tile + m) * 16 + lane / 4 + i % 4 / 2 * 8;
-                const int output = i / 4 * 8 + lane % 4 * 2 + i % 2;
-                if (point < stage.points && output < stage.outputs)
-                    stage.offsets[size_t(point) * stage.outputs + output] = c[i / 4][i % 4];
-            }
+            store(stage, first_tile + m, c);
         }
         __syncthreads();  // before the next pass writes where this one reads
     }
+}
+
+// ---------------------------------------------------------------- Hopper's own instructions
+
+constexpr int kHopperWidth = 256, kHopperConsumers = 256, kHopperThreads = kHopperConsumers + 128;
+constexpr int kHopperRows = 128;                               // of a block: two warpgroups of 64
+constexpr int kHopperSteps = 4;                                // of 16 inputs in a slice
+constexpr int kHopperStepBytes = 16 * kHopperWidth * 2;        // 8 KiB
+constexpr int kHopperSlice = kHopperSteps * kHopperStepBytes;  // 32 KiB
+constexpr int kHopperStages = 6;                               // slices in shared memory: a layer and a half
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+
+__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
+    return uint32_t(__cvta_generic_to_shared(pointer));
+}
+
+__device__ __forceinline__ void barrier_init(uint64_t* barrier, int count) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(count) : "memory");
+}
+
+// By one lane of the warp, without a branch around it: wgmma in flight would be waited for at one.
+__device__ __forceinline__ void barrier_arrive(uint64_t* barrier, int lane) {
+    asm volatile(
+        "{\n"
+        ".reg .pred first;\n"
+        "setp.eq.s32 first, %1, 0;\n"
+        "@first mbarrier.arrive.shared::cta.b64 _, [%0];\n"
+        "}" ::"r"(shared_address(barrier)),
+        "r"(lane)
+        : "memory");
+}
+
+__device__ __forceinline__ void barrier_wait(uint64_t* barrier, uint32_t parity) {
+    asm volatile(
+        "{\n"
+        ".reg .pred done;\n"
+        "again:\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+        "@!done bra again;\n"
+        "}" ::"r"(shared_address(barrier)),
+        "r"(parity)
+        : "memory");
+}
+
+// Starts a copy of one slice; the barrier's phase ends when all of it has come.
+__device__ __forceinline__ void copy_slice(void* to, const void* from, uint64_t* barrier) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+                 "r"(kHopperSlice)
+                 : "memory");
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                     shared_address(to)),
+                 "l"(from), "r"(kHopperSlice), "r"(shared_address(barrier))
+                 : "memory");
+}
+
+// What tells the tensor cores where 16 inputs of 256 outputs lie: 8 x 8 matrices of 128 bytes, neighbours along the
+// outputs 128 bytes apart, along the inputs 4 KiB; no swizzle.
+__device__ __forceinline__ uint64_t weights_descriptor(uint32_t address) {
+    constexpr uint64_t kAlongInputs = 32 * 128, kAlongOutputs = 128;
+    return (uint64_t(address & 0x3ffff) >> 4) | kAlongInputs >> 4 << 16 | kAlongOutputs >> 4 << 32;
+}
+
+// 64 rows times 16 inputs, of registers, by 256 outputs, of shared memory. Starts; wgmma_wait ends.
+__device__ __forceinline__ void wgmma(float (&d)[128], const uint32_t (&a)[4], uint64_t weights, int accumulate) {
+#define BEING_D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define BEING_D16(i) BEING_D4(i), BEING_D4(i + 4), BEING_D4(i + 8), BEING_D4(i + 12)
+#define BEING_D64(i) BEING_D16(i), BEING_D16(i + 16), BEING_D16(i + 32), BEING_D16(i + 48)
+    asm volatile(
+        "{\n"
+        ".reg .pred accumulate;\n"
+        "setp.ne.b32 accumulate, %133, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
+        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
+        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
+        "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
+        "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "
+        "{%128, %129, %130, %131}, %132, accumulate, 1, 1, 0;\n"
+        "}"
+        : BEING_D64(0), BEING_D64(64)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(weights), "r"(accumulate));
+#undef BEING_D4
+#undef BEING_D16
+#undef BEING_D64
+}
+
+template <int kPending>
+__device__ __forceinline__ void wgmma_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+#endif  // __CUDA_ARCH_FEAT_SM90_ALL
+
+// The same with wgmma, for layers of 256 and machine code of sm_90a; empty in any other code, which shows in its shared
+// memory. Two warpgroups of 64 rows each keep their activations in registers throughout: what a layer accumulates is,
+// rectified and packed, the next layer's first operand. Weights go through shared memory, 32 KiB slices of a ring that
+// one more warp keeps filled by bulk copies; both warpgroups read a slice before it is given back.
+//
+// Bound: 128 clocks per 64 rows and 16 inputs, 20,500 of a pass of 128 rows; 32 bytes of weights per clock and
+// multiprocessor from the second-level cache.
+__global__ void __launch_bounds__(kHopperThreads, 1) offset_mlp_hopper(const __grid_constant__ OffsetMlpStage stage) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    constexpr int kSteps = kHopperWidth / 16, kSlices = kSteps / kHopperSteps;
+    extern __shared__ __align__(1024) unsigned char slices[];
+    __shared__ float partial[kGroups * kHopperWidth], condition[kHopperWidth];
+    __shared__ uint64_t full[kHopperStages], empty[kHopperStages];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int passes = (stage.points + kHopperRows - 1) / kHopperRows;
+
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < kHopperStages; ++i) {
+            barrier_init(&full[i], 1);
+            barrier_init(&empty[i], kHopperConsumers / 32);
+        }
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    add_condition<kHopperWidth>(stage, partial, condition);
+
+    int turn = 0;        // of the ring
+    uint32_t phase = 0;  // of its barriers: changes whenever the ring has gone round
+    const auto advance = [&] {
+        if (++turn == kHopperStages) {
+            turn = 0;
+            phase ^= 1;
+        }
+    };
+
+    const int warpgroup = __shfl_sync(~0u, int(threadIdx.x) / 128, 0);
+    if (warpgroup == kHopperConsumers / 128) {
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+        if (threadIdx.x != kHopperConsumers) return;
+        for (int pass = blockIdx.x; pass < passes; pass += gridDim.x)
+            for (int slice = 0; slice < stage.products * kSlices; ++slice) {
+                barrier_wait(&empty[turn], phase ^ 1);
+                copy_slice(slices + turn * kHopperSlice,
+                           reinterpret_cast<const unsigned char*>(stage.hidden_weight) + size_t(slice) * kHopperSlice,
+                           &full[turn]);
+                advance();
+            }
+        return;
+    }
+
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
+
+    const int all_tiles = (stage.points + kOffsetMlpTile - 1) / kOffsetMlpTile;
+    for (int pass = blockIdx.x; pass < passes; pass += gridDim.x) {
+        const int tile = pass * (kHopperRows / kOffsetMlpTile) + warp;
+        uint32_t a[kSteps][4];
+        float d[128];
+
+        // First layer: what is cached, and the condition's share.
+        const auto* cache = reinterpret_cast<const uint4*>(stage.positional) + size_t(tile) * kSteps * 32 + lane;
+#pragma unroll
+        for (int step = 0; step < kSteps; ++step) {
+            const uint4 v = tile < all_tiles ? __ldg(cache + step * 32) : uint4{};
+            const auto* share = reinterpret_cast<const float2*>(condition + step * 16 + lane % 4 * 2);
+            a[step][0] = rectified_sum(v.x, share[0]);
+            a[step][1] = rectified_sum(v.y, share[0]);
+            a[step][2] = rectified_sum(v.z, share[4]);
+            a[step][3] = rectified_sum(v.w, share[4]);
+        }
+
+        const auto* bias = reinterpret_cast<const float2*>(stage.hidden_bias + lane % 4 * 2);
+        for (int layer = 0; layer < stage.products; ++layer) {
+            int before = 0;
+#pragma unroll
+            for (int slice = 0; slice < kSlices; ++slice) {
+                barrier_wait(&full[turn], phase);
+                asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+                const uint64_t weights = weights_descriptor(shared_address(slices) + turn * kHopperSlice);
+#pragma unroll
+                for (int s = 0; s < kHopperSteps; ++s)
+                    wgmma(d, a[slice * kHopperSteps + s], weights + s * (kHopperStepBytes >> 4), slice + s > 0);
+                asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+                if (slice > 0) {
+                    wgmma_wait<1>();
+                    barrier_arrive(&empty[before], lane);
+                }
+                before = turn;
+                advance();
+            }
+            wgmma_wait<0>();
+            barrier_arrive(&empty[before], lane);
+            // Nobody may look at the results before they are there.
+#pragma unroll
+            for (int i = 0; i < 128; ++i) asm volatile("" : "+f"(d[i])::"memory");
+#pragma unroll
+            for (int n = 0; n < 32; ++n) {
+                const float2 b = __ldg(bias + n * 4);
+                a[n / 2][n % 2 * 2] = rectified(d[4 * n] + b.x, d[4 * n + 1] + b.y);
+                a[n / 2][n % 2 * 2 + 1] = rectified(d[4 * n + 2] + b.x, d[4 * n + 3] + b.y);
+            }
+            bias += kHopperWidth / 2;
+        }
+
+        float c[2][4];
+#pragma unroll
+        for (int n = 0; n < 2; ++n) {
+            const auto v = __ldg(reinterpret_cast<const float2*>(stage.output_bias + n * 8 + lane % 4 * 2));
+            c[n][0] = c[n][2] = v.x;
+            c[n][1] = c[n][3] = v.y;
+        }
+        const auto* last = reinterpret_cast<const uint4*>(stage.output_weight) + lane;
+#pragma unroll
+        for (int step = 0; step < kSteps; ++step) {
+            const uint4 w = __ldg(last + step * 32), x = {a[step][0], a[step][1], a[step][2], a[step][3]};
+            multiply(c[0], x, w.x, w.y);
+            multiply(c[1], x, w.z, w.w);
+        }
+        store(stage, tile, c);
+    }
+#endif
 }
 
 // One column per thread, 16 rows per block, in float: runs once.
@@ -247,14 +477,32 @@ constexpr Variant kVariants[] = {
     {256, 8, offset_mlp<256, 8>},
 };
 
+// False where this build, or this device, has none.
+cudaError_t plan_hopper(int points, int multiprocessors, OffsetMlpPlan* plan, bool* possible) {
+    constexpr size_t kBytes = size_t(kHopperStages) * kHopperSlice;
+    cudaFuncAttributes attributes{};
+    cudaError_t error = cudaFuncGetAttributes(&attributes, offset_mlp_hopper);
+    *possible = error == cudaSuccess && attributes.sharedSizeBytes > 0;
+    if (!*possible) return error;
+    error = cudaFuncSetAttribute(offset_mlp_hopper, cudaFuncAttributeMaxDynamicSharedMemorySize, int(kBytes));
+    const int passes = (points + kHopperRows - 1) / kHopperRows;
+    *plan = {true, kHopperRows / kOffsetMlpTile, std::min(passes, multiprocessors), 1, kBytes};
+    return error;
+}
+
 }  // namespace
 
-cudaError_t plan_offset_mlp(int width, int points, OffsetMlpPlan* plan) {
+cudaError_t plan_offset_mlp(int width, int products, int points, OffsetMlpPlan* plan) {
     int device = 0, multiprocessors = 0, largest_shared = 0;
     cudaError_t error = cudaGetDevice(&device);
     if (error == cudaSuccess) error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
     if (error == cudaSuccess)
         error = cudaDeviceGetAttribute(&largest_shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (error == cudaSuccess && width == kHopperWidth && products > 0) {
+        bool possible = false;
+        error = plan_hopper(points, multiprocessors, plan, &possible);
+        if (possible) return error;
+    }
     if (error != cudaSuccess) return error;
     const int all_tiles = (points + kOffsetMlpTile - 1) / kOffsetMlpTile;
     float best = 0;
@@ -278,7 +526,7 @@ cudaError_t plan_offset_mlp(int width, int points, OffsetMlpPlan* plan) {
         const float time = float(rounds) * float(variant.tiles + 1);
         if (plan->tiles != 0 && time >= best) continue;
         best = time;
-        *plan = {variant.tiles, std::min(passes, resident * multiprocessors), buffers, bytes};
+        *plan = {false, variant.tiles, std::min(passes, resident * multiprocessors), buffers, bytes};
     }
     return plan->tiles ? cudaSuccess : cudaErrorInvalidConfiguration;
 }
@@ -289,6 +537,10 @@ void launch_offset_mlp_cache(const OffsetMlpCacheStage& stage, cudaStream_t stre
 }
 
 void launch_offset_mlp(const OffsetMlpStage& stage, const OffsetMlpPlan& plan, cudaStream_t stream) {
+    if (plan.hopper) {
+        offset_mlp_hopper<<<plan.blocks, kHopperThreads, plan.shared_bytes, stream>>>(stage);
+        return;
+    }
     for (const Variant& variant : kVariants)
         if (variant.width == stage.width && variant.tiles == plan.tiles)
             variant.kernel<<<plan.blocks, stage.width, plan.shared_bytes, stream>>>(stage, plan.buffers);

@@ -5,7 +5,9 @@
 // Memory orders, all in fragments of mma.m16n8k16 so that every load is one 16-byte vector per lane:
 //   activations  [tile of 16 rows][width / 16][32 lanes][8]   the A operand of 16 rows and 16 inputs
 //   weights      [width / 16 inputs][outputs / 16][32 lanes][8]   two B operands: 16 inputs, 2 x 8 outputs
-// offset_mlp_activation_index and offset_mlp_weight_index say where an element lies.
+// and, for Hopper's wgmma, which reads hidden weights from shared memory as 8 x 8 matrices:
+//   hopper       [width / 8 inputs][outputs / 8][8 outputs][8 inputs]
+// The offset_mlp_*_index functions say where an element lies.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -27,16 +29,18 @@ struct OffsetMlpStage {
     int conditions, outputs;           // unpadded
     const uint16_t* positional;        // [ceil(points / 16)] tiles of activations: W1p p + b1, half floats
     const uint16_t* condition_weight;  // [conditions][width] W1c
-    const uint16_t* hidden_weight;     // [products] layers of weights, and kOffsetMlpAhead steps of anything
-    const float* hidden_bias;          // [products + 1][width], the last of anything
-    const uint16_t* output_weight;     // weights, 16 outputs
-    const float* output_bias;          // [16]
-    float* offsets;                    // out [points][outputs]
+    const uint16_t*
+        hidden_weight;  // [products] layers of weights, in the plan's order, and kOffsetMlpAhead steps of anything
+    const float* hidden_bias;       // [products + 1][width], the last of anything
+    const uint16_t* output_weight;  // weights, 16 outputs
+    const float* output_bias;       // [16]
+    float* offsets;                 // out [points][outputs]
     float condition[kOffsetMlpLargestCondition];
 };
 
-// How many rows a block of threads takes at a time, and how many blocks share them.
+// Which kernel, how many tiles of rows a block of it takes at a time, and how many blocks share them.
 struct OffsetMlpPlan {
+    bool hopper;  // the one with wgmma, which reads hidden weights in an order of its own
     int tiles, blocks, buffers;
     size_t shared_bytes;
 };
@@ -64,8 +68,13 @@ inline size_t offset_mlp_weight_index(int input, int output, int outputs) {
            inside / 8 * 2 + inside % 2;
 }
 
+// Likewise, in the order for Hopper.
+inline size_t offset_mlp_hopper_index(int input, int output, int outputs) {
+    return (size_t(input / 8) * (outputs / 8) + output / 8) * 64 + output % 8 * 8 + input % 8;
+}
+
 // The plan that is over soonest on the current device; sets what the kernel needs there. Not for the frame loop.
-cudaError_t plan_offset_mlp(int width, int points, OffsetMlpPlan* plan);
+cudaError_t plan_offset_mlp(int width, int products, int points, OffsetMlpPlan* plan);
 
 // The half of the first layer that never changes; once, when a network is loaded.
 void launch_offset_mlp_cache(const OffsetMlpCacheStage& stage, cudaStream_t stream);

@@ -19,11 +19,11 @@ int padded_width(int width) {
     return *std::lower_bound(std::begin(kOffsetMlpWidths), std::end(kOffsetMlpWidths), width);
 }
 
-// Adds one layer, padded with zeros, to `packed` from `begin` on.
-void pack_layer(const HostLayer& layer, int padded_outputs, uint16_t* packed) {
+// One layer into `packed`, which is zero, in the order of `index`.
+void pack_layer(const HostLayer& layer, int padded_outputs, size_t (*index)(int, int, int), uint16_t* packed) {
     for (int output = 0; output < layer.outputs; ++output)
         for (int input = 0; input < layer.inputs; ++input)
-            packed[offset_mlp_weight_index(input, output, padded_outputs)] =
+            packed[index(input, output, padded_outputs)] =
                 half_bits(layer.weight[size_t(output) * layer.inputs + input]);
 }
 
@@ -40,7 +40,7 @@ OffsetMlp::OffsetMlp(int device, const std::vector<HostLayer>& layers, const flo
     stage_.products = products;
     stage_.conditions = first.inputs - positional_inputs;
     stage_.outputs = last.outputs;
-    check(plan_offset_mlp(width, points, &plan_), "planning the offset network's kernel");
+    check(plan_offset_mlp(width, products, points, &plan_), "planning the offset network's kernel");
 
     // First layer: the positional half is evaluated here and now, the condition's half goes along.
     std::vector<float> positional_weight(size_t(positional_inputs) * width), first_bias(width);
@@ -57,11 +57,12 @@ OffsetMlp::OffsetMlp(int device, const std::vector<HostLayer>& layers, const flo
     std::vector<uint16_t> hidden_weight(layer_size * products + size_t(kOffsetMlpAhead) * 16 * width);
     std::vector<float> hidden_bias(size_t(products + 1) * width);
     for (int i = 0; i < products; ++i) {
-        pack_layer(layers[size_t(i) + 1], width, hidden_weight.data() + layer_size * i);
+        pack_layer(layers[size_t(i) + 1], width, plan_.hopper ? offset_mlp_hopper_index : offset_mlp_weight_index,
+                   hidden_weight.data() + layer_size * i);
         std::copy_n(layers[size_t(i) + 1].bias, hidden, hidden_bias.begin() + size_t(i) * width);
     }
     std::vector<uint16_t> output_weight(size_t(width) * kOffsetMlpOutputs);
-    pack_layer(last, kOffsetMlpOutputs, output_weight.data());
+    pack_layer(last, kOffsetMlpOutputs, offset_mlp_weight_index, output_weight.data());
     std::vector<float> output_bias(kOffsetMlpOutputs);
     std::copy_n(last.bias, last.outputs, output_bias.begin());
 
