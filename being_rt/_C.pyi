@@ -1,5 +1,6 @@
 """Native core. Arrays are C-contiguous NumPy arrays, shapes in brackets; misfits: ``InvalidParameterError``."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -78,3 +79,100 @@ class Engine:
     def simd(self) -> str: ...
     @property
     def memory(self) -> int: ...
+
+# ---------------------------------------------------------------- with CUDA; `cuda_built` tells
+
+cuda_architectures: str  # that this build has code for, as CMake names them
+
+def cuda_devices() -> list[dict[str, Any]]:
+    """Name, capability, multiprocessors, memory (bytes) and whether this build supports it, of every device."""
+
+def check_cuda_device(device: int = 0) -> None:
+    """Raises ``DeviceError`` unless the device exists and this build has code for it."""
+
+class CudaBuffer:
+    """Device memory, zero at first, that frames are drawn into and copied from."""
+
+    def __init__(self, device: int, bytes: int) -> None: ...
+    def dlpack(self, shape: Sequence[int]) -> Any: ...  # a capsule of uint8, which keeps the memory
+    @property
+    def pointer(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def device(self) -> int: ...
+
+class CudaEngine:
+    """Sessions of avatars packed for drawing on a device. :mod:`being_rt.cuda` is its only user."""
+
+    def __init__(
+        self,
+        avatars: list[Any],  # dict of arrays each, as Engine
+        sessions: list[int],  # index of an avatar each
+        width: int,
+        height: int,
+        device: int = 0,
+        graph: bool = True,
+    ) -> None: ...
+    def set_camera(self, session: int, world_to_camera: Float32, intrinsics: Float32) -> None: ...
+    def set_background(self, session: int, rgb: UInt8 | None) -> None: ...
+    def submit(
+        self,
+        expression: Float32,  # [S, 100]
+        rotation: Float32,  # [S, 3]
+        neck: Float32,  # [S, 3]
+        jaw: Float32,  # [S, 3]
+        eyes: Float32,  # [S, 6]
+        translation: Float32,  # [S, 3]
+        eyelids: Float32,  # [S, 2]
+        format: str = "rgb",
+        buffer: CudaBuffer | None = None,  # to draw into, or
+        pixels: int = 0,  # a device pointer
+        alpha: int = 0,  # device pointers to float32 [S, H, W], or 0
+        depth: int = 0,
+        stream: int = 0,  # 0: the engine's own
+    ) -> int:  # the frame's number
+        """Puts a frame on its way and returns at once."""
+
+    def wait(self, frame: int) -> bool:
+        """Until a frame is complete; True if it was drawn again because lists had to grow."""
+
+    def start_copy(self, frame: int, buffer: CudaBuffer, shape: Sequence[int]) -> UInt8:
+        """Pinned memory that the frame's output arrives in; complete after wait_for_copy."""
+
+    def copy_into(self, frame: int, buffer: CudaBuffer, out: NDArray[Any]) -> None: ...
+    def wait_for_copy(self, buffer: CudaBuffer) -> None: ...
+    def stage_times(self) -> dict[str, float]: ...
+    def splats(self, session: int = 0) -> dict[str, NDArray[Any]]: ...
+    @property
+    def memory(self) -> int: ...
+    @property
+    def sessions(self) -> int: ...
+    @property
+    def list_capacity(self) -> int: ...
+    @property
+    def lost_frames(self) -> int: ...
+    @property
+    def device_name(self) -> str: ...
+
+class OffsetMlp:
+    """An offset network on a device. :class:`being_rt.offset_mlp.OffsetMlp` is its public face."""
+
+    def __init__(
+        self,
+        weights: Sequence[Float32],  # [outputs, inputs] each
+        biases: Sequence[Float32],  # [outputs] each
+        positional: Float32,  # [N, P]
+        device: int = 0,
+    ) -> None: ...
+    def evaluate(
+        self,
+        condition: Float32,  # [C]
+        out: Float32 | None = None,  # [N, O]; None: the result stays on the device
+        stream: int = 0,
+    ) -> None: ...
+    def synchronize(self, stream: int = 0) -> None: ...
+    @property
+    def pointer(self) -> int: ...  # of the last result
+    @property
+    def shape(self) -> tuple[int, int]: ...

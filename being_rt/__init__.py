@@ -20,6 +20,8 @@ _HOME = {
     "FlameModel": "being_rt.flame.model",
     "load_flame_model": "being_rt.flame.loader",
     "Renderer": "being_rt.renderer",
+    "BatchRenderer": "being_rt.renderer",
+    "DeviceFrame": "being_rt.cuda",
     "MotionDriver": "being_rt.motion.driver",
     "VisemeDriver": "being_rt.motion.viseme_driver",
 }
@@ -32,11 +34,13 @@ if TYPE_CHECKING:
     from being_rt.avatar.demo import demo_avatar as demo_avatar
     from being_rt.avatar.file import load_avatar as load_avatar
     from being_rt.avatar.file import save_avatar as save_avatar
+    from being_rt.cuda import DeviceFrame as DeviceFrame
     from being_rt.flame.loader import load_flame_model as load_flame_model
     from being_rt.flame.model import FlameModel as FlameModel
     from being_rt.flame.params import FlameParams as FlameParams
     from being_rt.motion.driver import MotionDriver as MotionDriver
     from being_rt.motion.viseme_driver import VisemeDriver as VisemeDriver
+    from being_rt.renderer import BatchRenderer as BatchRenderer
     from being_rt.renderer import Renderer as Renderer
 
 

@@ -26,6 +26,8 @@ LAYERS = {
     "being_rt.flame": 2,
     "being_rt.avatar": 2,
     "being_rt.reference": 3,
+    "being_rt.cuda": 3,
+    "being_rt.offset_mlp": 3,
     "being_rt.renderer": 3,
     "being_rt.audio": 4,
     "being_rt.motion": 4,

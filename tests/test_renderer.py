@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import make_avatar, make_camera, make_params, without_head, without_torso
 
+from being_rt import _C
 from being_rt.errors import BeingError, DeviceError, InvalidParameterError
 from being_rt.renderer import LARGEST_SIDE, Format, Renderer, background_picture
 
@@ -256,10 +257,15 @@ def test_largest_sizes() -> None:
 
 
 def test_devices() -> None:
-    with pytest.raises(DeviceError, match="no CUDA renderer"):
-        draw(device="cuda")
-    with pytest.raises(DeviceError, match="must be 'cpu' or 'cuda'"):
-        draw(device="tpu")
+    for wrong in ("tpu", "cuda:", "cuda:-1", "cuda:x", "cuda0", "CUDA", "", "cuda:1" + 40 * "0", None):
+        with pytest.raises(DeviceError, match="must be 'cpu', 'cuda' or 'cuda:N'"):
+            draw(device=wrong)
+    if not _C.cuda_built:
+        with pytest.raises(DeviceError, match="no CUDA renderer; rebuild it with BEING_RT_CUDA=1"):
+            draw(device="cuda")
+    else:
+        with pytest.raises(DeviceError, match="no CUDA device"):
+            draw(device="cuda:999")
 
 
 def test_instruction_set_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
