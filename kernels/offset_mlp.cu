@@ -92,9 +92,12 @@ __device__ void add_condition(const OffsetMlpStage& stage, float* partial, float
 // warps: through shared memory, in fragment order, which the accumulators of one layer already have for the next one.
 // Two buffers and one barrier per layer; where shared memory has room for one, two barriers.
 //
-// Bound, 5 products of 256 x 256: 655 kFLOP per Gaussian. Shared memory and weights: 1.25 clocks of 128 bytes per mma
-// at 128 rows, against 1.6 that mma.sync takes on Hopper and 2 on Ampere; weights: 20 bytes per clock and
-// multiprocessor from the second-level cache.
+// Bound, 5 products of 256 x 256: 655 kFLOP per Gaussian. Activations and weights take 1.25 clocks of 128 bytes per mma
+// at 128 rows from shared memory and the first-level cache, against 1.5 that mma.sync takes on Hopper and 2 on Ampere;
+// weights are 20 bytes per clock and multiprocessor from the second-level cache.
+// Measured, H200, 13,453 and 50,000 points (7 and 8 tiles): 24.7 and 72.7 us, about two thirds of what mma.sync can do.
+// Tried and lost: a loop over the steps that is not unrolled, 26.7 and 76.3, and with weights two steps ahead 27.6 and
+// 79.4; one buffer of activations 25.0 and 72.9; 8 instead of 7 tiles for 13,453 points 27.1.
 template <int kWidth, int kTiles>
 __global__ void __launch_bounds__(kWidth, 1) offset_mlp(const __grid_constant__ OffsetMlpStage stage, int buffers) {
     constexpr int kSteps = kWidth / 16, kTileVectors = kSteps * 32, kBuffer = kTiles * kTileVectors;
@@ -132,6 +135,7 @@ __global__ void __launch_bounds__(kWidth, 1) offset_mlp(const __grid_constant__ 
             b[i][1] = load_weights(weight + 32);
             weight += kTileVectors;
         }
+
         // First layer: what is cached, and the condition's share.
 #pragma unroll
         for (int i = 0; i < 2 * kTiles; ++i) {
@@ -314,6 +318,15 @@ __device__ __forceinline__ void wgmma(float (&d)[128], const uint32_t (&a)[4], u
 #undef BEING_D64
 }
 
+// The two warpgroups multiply in turns, a layer each: one waits for its turn, the other one opens it.
+__device__ __forceinline__ void wait_for_turn(int warpgroup) {
+    asm volatile("bar.sync %0, %1;" ::"r"(1 + warpgroup), "n"(kHopperConsumers) : "memory");
+}
+
+__device__ __forceinline__ void open_turn(int warpgroup) {
+    asm volatile("bar.arrive %0, %1;" ::"r"(1 + warpgroup), "n"(kHopperConsumers) : "memory");
+}
+
 template <int kPending>
 __device__ __forceinline__ void wgmma_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
@@ -324,10 +337,16 @@ __device__ __forceinline__ void wgmma_wait() {
 // The same with wgmma, for layers of 256 and machine code of sm_90a; empty in any other code, which shows in its shared
 // memory. Two warpgroups of 64 rows each keep their activations in registers throughout: what a layer accumulates is,
 // rectified and packed, the next layer's first operand. Weights go through shared memory, 32 KiB slices of a ring that
-// one more warp keeps filled by bulk copies; both warpgroups read a slice before it is given back.
+// one more thread keeps filled by bulk copies; both warpgroups read a slice before it is given back. They multiply in
+// turns, so that one rectifies and packs while the other one keeps the tensor cores busy.
 //
-// Bound: 128 clocks per 64 rows and 16 inputs, 20,500 of a pass of 128 rows; 32 bytes of weights per clock and
-// multiprocessor from the second-level cache.
+// Bound, 5 products: 128 clocks per 64 rows and 16 inputs, 20,500 of a pass of 128 rows (12 us; three for 50,000 points
+// on 132 multiprocessors); 32 bytes of weights per clock and multiprocessor from the second-level cache.
+// Measured, H200, 13,453 and 50,000 points: 17.7 and 45.4 us; tensor cores busy 73 % of the time, the second-level
+// cache at 29 % of its bandwidth. The kernel above, which this one replaces: 24.7 and 72.7.
+// Tried and lost: without turns 19.7 and 50.7; also without fetching the next pass's rows early 20.1 and 51.3. Slices
+// that pairs of blocks share through multicast copies, 24.1 and 61.5, and 23.0 and 59.0 without turns: the second-level
+// cache is not what it waits for.
 __global__ void __launch_bounds__(kHopperThreads, 1) offset_mlp_hopper(const __grid_constant__ OffsetMlpStage stage) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     constexpr int kSteps = kHopperWidth / 16, kSlices = kSteps / kHopperSteps;
@@ -344,6 +363,17 @@ __global__ void __launch_bounds__(kHopperThreads, 1) offset_mlp_hopper(const __g
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
+
+    // Rows of the next pass are under way while this one ends.
+    constexpr int kTiles = kHopperRows / kOffsetMlpTile;
+    const int all_tiles = (stage.points + kOffsetMlpTile - 1) / kOffsetMlpTile;
+    uint4 row[kSteps];
+    const auto fetch = [&](int tile) {
+        const auto* cache = reinterpret_cast<const uint4*>(stage.positional) + size_t(tile) * kSteps * 32 + lane;
+#pragma unroll
+        for (int step = 0; step < kSteps; ++step) row[step] = tile < all_tiles ? __ldg(cache + step * 32) : uint4{};
+    };
+    if (warp < kTiles) fetch(blockIdx.x * kTiles + warp);
     add_condition<kHopperWidth>(stage, partial, condition);
 
     int turn = 0;        // of the ring
@@ -359,40 +389,37 @@ __global__ void __launch_bounds__(kHopperThreads, 1) offset_mlp_hopper(const __g
     if (warpgroup == kHopperConsumers / 128) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
         if (threadIdx.x != kHopperConsumers) return;
+        const auto* weights = reinterpret_cast<const unsigned char*>(stage.hidden_weight);
         for (int pass = blockIdx.x; pass < passes; pass += gridDim.x)
             for (int slice = 0; slice < stage.products * kSlices; ++slice) {
                 barrier_wait(&empty[turn], phase ^ 1);
-                copy_slice(slices + turn * kHopperSlice,
-                           reinterpret_cast<const unsigned char*>(stage.hidden_weight) + size_t(slice) * kHopperSlice,
-                           &full[turn]);
+                copy_slice(slices + turn * kHopperSlice, weights + size_t(slice) * kHopperSlice, &full[turn]);
                 advance();
             }
         return;
     }
 
     asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
-
-    const int all_tiles = (stage.points + kOffsetMlpTile - 1) / kOffsetMlpTile;
+    if (warpgroup == 1) open_turn(0);
     for (int pass = blockIdx.x; pass < passes; pass += gridDim.x) {
-        const int tile = pass * (kHopperRows / kOffsetMlpTile) + warp;
+        const int tile = pass * kTiles + warp;
         uint32_t a[kSteps][4];
         float d[128];
 
         // First layer: what is cached, and the condition's share.
-        const auto* cache = reinterpret_cast<const uint4*>(stage.positional) + size_t(tile) * kSteps * 32 + lane;
 #pragma unroll
         for (int step = 0; step < kSteps; ++step) {
-            const uint4 v = tile < all_tiles ? __ldg(cache + step * 32) : uint4{};
             const auto* share = reinterpret_cast<const float2*>(condition + step * 16 + lane % 4 * 2);
-            a[step][0] = rectified_sum(v.x, share[0]);
-            a[step][1] = rectified_sum(v.y, share[0]);
-            a[step][2] = rectified_sum(v.z, share[4]);
-            a[step][3] = rectified_sum(v.w, share[4]);
+            a[step][0] = rectified_sum(row[step].x, share[0]);
+            a[step][1] = rectified_sum(row[step].y, share[0]);
+            a[step][2] = rectified_sum(row[step].z, share[4]);
+            a[step][3] = rectified_sum(row[step].w, share[4]);
         }
 
         const auto* bias = reinterpret_cast<const float2*>(stage.hidden_bias + lane % 4 * 2);
         for (int layer = 0; layer < stage.products; ++layer) {
             int before = 0;
+            wait_for_turn(warpgroup);
 #pragma unroll
             for (int slice = 0; slice < kSlices; ++slice) {
                 barrier_wait(&full[turn], phase);
@@ -402,6 +429,9 @@ __global__ void __launch_bounds__(kHopperThreads, 1) offset_mlp_hopper(const __g
                 for (int s = 0; s < kHopperSteps; ++s)
                     wgmma(d, a[slice * kHopperSteps + s], weights + s * (kHopperStepBytes >> 4), slice + s > 0);
                 asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+                // The other one's products queue behind these. Nobody waits for a turn after the last one.
+                const bool ends = layer + 1 == stage.products && pass + int(gridDim.x) >= passes;
+                if (slice == kSlices - 1 && (warpgroup == 0 || !ends)) open_turn(1 - warpgroup);
                 if (slice > 0) {
                     wgmma_wait<1>();
                     barrier_arrive(&empty[before], lane);
@@ -423,6 +453,8 @@ __global__ void __launch_bounds__(kHopperThreads, 1) offset_mlp_hopper(const __g
             bias += kHopperWidth / 2;
         }
 
+        // Output layer: 16 columns, by mma.
+        fetch(tile + int(gridDim.x) * kTiles);
         float c[2][4];
 #pragma unroll
         for (int n = 0; n < 2; ++n) {
