@@ -16,8 +16,8 @@ from pathlib import Path
 from being_rt import __version__
 from being_rt.bench.environment import memory_gigabytes, native_build, processor
 from being_rt.cache import cache_directory
-from being_rt.errors import BeingError
-from being_rt.renderer import usable_cores
+from being_rt.errors import BeingError, DeviceError
+from being_rt.renderer import Renderer, default_device, usable_cores
 
 NEEDED_ENCODERS = ("libx264", "aac")
 OTHER_ENCODERS = ("libvpx-vp9", "libopus", "h264_nvenc")
@@ -84,8 +84,6 @@ def _native_core() -> list[Finding]:
 
 
 def _gpu() -> list[Finding]:
-    from being_rt import _C
-
     gpus = _nvidia_gpus()
     home = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"))
     nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=str(home / "bin"))
@@ -95,9 +93,36 @@ def _gpu() -> list[Finding]:
             "nvcc", "ok" if nvcc else "absent", nvcc or "no CUDA compiler; it is needed only to build the CUDA part"
         ),
     ]
-    if _C.cuda_built:
-        return [*findings, Finding("CUDA part", "ok", "built")]
-    return [*findings, Finding("CUDA part", "absent", "not in this build; frames are drawn on the CPU")]
+    return [*findings, *_cuda_part()]
+
+
+def _cuda_part() -> list[Finding]:
+    from being_rt import _C
+
+    if not _C.cuda_built:
+        detail = "not in this build; frames are drawn on the CPU"
+        return [Finding("CUDA part", "absent", detail, "BEING_RT_CUDA=1 pip install .")]
+    findings = [Finding("CUDA part", "ok", f"built for {_C.cuda_architectures.replace(' ', ', ')}")]
+    devices = _C.cuda_devices()
+    if not devices:
+        try:
+            _C.check_cuda_device()
+        except DeviceError as problem:
+            findings.append(
+                Finding("cuda", "absent", str(problem).replace("use device='cpu'", "frames are drawn on the CPU"))
+            )
+    for index, device in enumerate(devices):
+        number = "{}{}".format(*device["capability"])
+        detail = (
+            f"{device['name']}, sm_{number}, {device['multiprocessors']} multiprocessors, "
+            f"{device['memory'] / 1e9:.0f} GB memory"
+        )
+        if device["supported"]:
+            findings.append(Finding(f"cuda:{index}", "ok", detail))
+        else:
+            remedy = f"CMAKE_CUDA_ARCHITECTURES={number} pip install --force-reinstall --no-deps ."
+            findings.append(Finding(f"cuda:{index}", "absent", f"{detail}; not in this build", remedy))
+    return findings
 
 
 def _nvidia_gpus() -> list[str]:
@@ -153,18 +178,26 @@ def _cache() -> list[Finding]:
 
 
 def _speed() -> list[Finding]:
-    """Draws for about a second: the one check that goes through everything."""
+    """Draws for about a second on each device that frames are drawn on: the one check that goes through everything."""
+    devices = dict.fromkeys(("cpu", default_device()))
+    return [_speed_on(device) for device in devices]
+
+
+def _speed_on(device: str) -> Finding:
     from being_rt.flame.params import FlameParams
     from being_rt.jobs import DEFAULT_AVATAR, open_avatar
-    from being_rt.renderer import Renderer
 
-    renderer = Renderer(open_avatar(DEFAULT_AVATAR), size=(1920, 1080))
+    subject = "drawing" if device == "cpu" else f"drawing on {device}"
+    try:
+        renderer = Renderer(open_avatar(DEFAULT_AVATAR), size=(1920, 1080), device=device)
+    except DeviceError as problem:
+        return Finding(subject, "broken", str(problem), "unset BEING_RT_DEVICE")
     still = FlameParams.neutral()
     picture = renderer.render(still)
     if picture.std() < 1:
-        return [Finding("drawing", "broken", "the demo avatar's picture is blank", "pip install --force-reinstall .")]
+        return Finding(subject, "broken", "the demo avatar's picture is blank", "pip install --force-reinstall .")
     start, count = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - start) < 1.0:
         renderer.render(still, out=picture)
         count += 1
-    return [Finding("drawing", "ok", f"demo avatar, 1920x1080: {count / elapsed:.0f} frames per second")]
+    return Finding(subject, "ok", f"demo avatar, 1920x1080: {count / elapsed:.0f} frames per second")

@@ -77,8 +77,10 @@ class VideoJob(ABC):
     """Width and height in pixels, even."""
     background: str = ""
     """A colour (#rrggbb) or a picture file, in place of the avatar's own background."""
+    device: str = "auto"
+    """What draws: auto, cpu, cuda or cuda:N. auto: the first CUDA device that this build can use, or else the CPU."""
     threads: int = 0
-    """Threads that draw; 0: one per core."""
+    """CPU threads that draw; 0: one per core."""
     quality: int = 17
     """The encoder's constant rate factor: 0 is lossless, 17 looks like the original, 28 is small."""
 
@@ -89,6 +91,7 @@ class VideoJob(ABC):
     def _check(self) -> None:
         """What can be checked before anything is loaded, so that a wrong option costs no time."""
         _check_threads(self.threads)
+        chosen_device(self.device)
         check_video_path(self.out)
         check_video_size(parse_size(self.size))
         parse_background(self.background)
@@ -112,6 +115,7 @@ class VideoJob(ABC):
             sound=sound,
             sample_rate=sample_rate,
             background=parse_background(self.background),
+            device=self.device,
             threads=self.threads,
             quality=self.quality,
             progress=progress,
@@ -235,6 +239,7 @@ def draw_video(
     sound: Float32 | None = None,
     sample_rate: int = 0,
     background: Background = None,
+    device: str = "auto",
     threads: int = 0,
     quality: int = 17,
     progress: Progress | None = None,
@@ -243,9 +248,10 @@ def draw_video(
     """Draw every frame of ``params`` into a video file, the sound beside it (:class:`being_rt.video.VideoWriter`).
 
     ``fps`` is the exact rate where ``params.fps`` is a rounding of it. ``start`` is the ``time.perf_counter`` value
-    that ``elapsed`` of the result counts from; now, if not given.
+    that ``elapsed`` of the result counts from; now, if not given. ``device`` "auto" is
+    :func:`being_rt.renderer.default_device`.
 
-    Raises ``VideoError``, ``InvalidParameterError``.
+    Raises ``VideoError``, ``InvalidParameterError``, ``DeviceError``.
 
     Example::
 
@@ -257,13 +263,23 @@ def draw_video(
     rate = exact_fps(params.fps if fps is None else fps)
     if isinstance(background, str):
         raise InvalidParameterError("video has no transparency: background must be a colour, a picture or None")
-    renderer = Renderer(avatar, size=size, threads=threads or None, background=background)
+    renderer = Renderer(avatar, size, chosen_device(device), threads=threads or None, background=background)
     with VideoWriter(path, size, rate, sound=sound, sample_rate=sample_rate, quality=quality, comment=COMMENT) as video:
         for i in range(len(params)):
             video.write(renderer.render(params[i], out=video.frame(), format="nv12"))
             if progress is not None:
                 progress(i + 1, len(params))
     return VideoResult(Path(path), size, rate, len(params), time.perf_counter() - start)
+
+
+def chosen_device(device: str) -> str:
+    """The device that an option names, once it is sure that frames can be drawn on it. Raises ``DeviceError``."""
+    from being_rt.cuda import check_device
+    from being_rt.renderer import default_device
+
+    chosen = default_device() if device == "auto" else device
+    check_device(chosen)
+    return chosen
 
 
 def open_avatar(name: str) -> Avatar:

@@ -22,7 +22,7 @@ import pytest
 from scenes import make_avatar, make_params
 
 import being_rt.jobs
-from being_rt import FlameParams, save_avatar
+from being_rt import _C, FlameParams, save_avatar
 from being_rt.audio.decode import decode_audio
 from being_rt.audio.demo import DEMO_LINE
 from being_rt.errors import InvalidParameterError
@@ -166,6 +166,30 @@ def test_jobs_from_python(folder: Path, egg: str) -> None:
     assert Render("motion.npz", avatar=egg, size=(160, 90), fps=50, out="c.mp4").run().frames == 4
 
 
+def test_the_device_that_draws(
+    folder: Path, egg: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_params(2).save("motion.npz")
+    command = ["render", "--params", "motion.npz", "--avatar", egg, "--size", "64x64"]
+    monkeypatch.setenv("BEING_RT_DEVICE", "cuda:99")
+    assert main([*command, "--device", "cpu"]) == 0
+    for options in ([], ["--device", "auto"]):
+        assert main([*command, *options, "--out", "other.mp4"]) == 2
+        assert "CUDA" in capsys.readouterr().err
+    assert not (folder / "other.mp4").exists()
+    monkeypatch.setenv("BEING_RT_DEVICE", "cpu")
+    assert main([*command, "--out", "other.mp4"]) == 0
+
+
+@pytest.mark.gpu
+def test_cuda_makes_the_same_video(folder: Path, egg: str) -> None:
+    make_params(7).save("motion.npz")
+    for device in ("cpu", "cuda"):
+        Render("motion.npz", avatar=egg, size=(320, 180), quality=0, out=f"{device}.mkv", device=device).run()
+    for a, b in zip(frames(folder / "cpu.mkv"), frames(folder / "cuda.mkv"), strict=True):
+        assert (np.abs(a.astype(int) - b) > 3).mean() < 1e-2
+
+
 def rewritten(egg: str, path: Path, change: Callable[[str, bytes], bytes]) -> Path:
     with zipfile.ZipFile(egg) as source, zipfile.ZipFile(path, "w") as target:
         for name in source.namelist():
@@ -218,6 +242,7 @@ BAD_INPUT = [
     *(TALK.replace("out.mp4", name) + "good.wav" for name in ("out.txt", "out", "no/folder/out.mp4", "folder.mp4")),
     *(TALK + f"good.wav --fps {fps}" for fps in ("0", "-25", "nan", "inf", "1000")),
     *(TALK + f"good.wav --background {name}" for name in ("missing.png", "huge.png", "good.wav", "#12345", ".")),
+    *(TALK + f"good.wav --device {name}" for name in ("tpu", "cuda:99", "cuda:", "CPU", "")),
     *(TALK + f"good.wav {option}" for option in ("--threads -1", "--quality 99", "--look-ahead 3", "--smile nan")),
     *(
         f"info {name}"
@@ -343,6 +368,25 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"machine", "native core", "NVIDIA GPU", "CUDA part", "video", "cache", "drawing"} <= findings.keys()
     assert "frames per second" in findings["drawing"]["detail"]
     assert all(finding["state"] in ("ok", "absent") for finding in findings.values())
+    if _C.cuda_built:
+        assert findings["CUDA part"]["detail"] == f"built for {_C.cuda_architectures.replace(' ', ', ')}"
+        assert findings["cuda" if not _C.cuda_devices() else "cuda:0"]["detail"]
+    else:
+        assert "BEING_RT_CUDA=1" in findings["CUDA part"]["remedy"]
+
+
+def test_doctor_knows_devices(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("BEING_RT_DEVICE", "cpu")
+    monkeypatch.setattr(_C, "cuda_built", True)
+    monkeypatch.setattr(_C, "cuda_architectures", "90", raising=False)
+    device = {"name": "NVIDIA A", "capability": (9, 0), "multiprocessors": 132, "memory": 80 * 10**9, "supported": True}
+    old = device | {"name": "NVIDIA B", "capability": (7, 5), "supported": False}
+    monkeypatch.setattr(_C, "cuda_devices", lambda: [device, old], raising=False)
+    assert main(["doctor", "--json"]) == 0
+    findings = {finding["subject"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert findings["cuda:0"]["detail"] == "NVIDIA A, sm_90, 132 multiprocessors, 80 GB memory"
+    assert findings["cuda:1"]["state"] == "absent"
+    assert "CMAKE_CUDA_ARCHITECTURES=75" in findings["cuda:1"]["remedy"]
 
 
 def test_doctor_tells_how_to_get_what_is_missing(

@@ -382,14 +382,16 @@ FAR = make_camera((320, 240), distance=25.0)  # everybody within a few tiles
 @gpu
 def test_lists_grow() -> None:
     renderer = Renderer(CROWD, (320, 240), "cuda")
-    near = renderer.render(CROWD_PARAMS[0])
     engine = renderer._backend.engine  # type: ignore[union-attr]
+    behind = replace(CROWD_PARAMS[0], translation=np.array([[0, 0, 9]], np.float32))
+    renderer.render(behind)
     before, memory = engine.list_capacity, renderer.memory
     grown = renderer.render(CROWD_PARAMS[0], camera=FAR)
     assert engine.list_capacity > before
     assert renderer.memory > memory
     assert_close(grown, Renderer(CROWD, (320, 240), camera=FAR).render(CROWD_PARAMS[0]), share=5e-3)
     np.testing.assert_array_equal(grown, Renderer(CROWD, (320, 240), "cuda", camera=FAR).render(CROWD_PARAMS[0]))
+    near = Renderer(CROWD, (320, 240), "cuda").render(CROWD_PARAMS[0])
     np.testing.assert_array_equal(renderer.render(CROWD_PARAMS[0], camera=CROWD.camera), near)
     assert engine.lost_frames == 0
 
