@@ -6,8 +6,10 @@ Tests marked `gpu` need a device. The others run everywhere: frames are handed o
 from __future__ import annotations
 
 import gc
+import re
 import threading
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import make_avatar, make_camera, make_params, without_head, without_torso
 
+import being_rt
 from being_rt import _C
 from being_rt.avatar.avatar import Avatar, Camera, Gaussians
 from being_rt.cuda import check_device, stream_handle
@@ -706,6 +709,17 @@ def test_no_memory_is_lost() -> None:
         Renderer(AVATAR, (640, 480), "cuda").render(PARAMS[0])
     gc.collect()
     assert torch.cuda.mem_get_info()[0] >= before - 4 * 2**20
+
+
+@gpu
+def test_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("torch", "cupy"):
+        pytest.importorskip(module)
+    monkeypatch.setattr(being_rt, "demo_avatar", lambda name: AVATAR, raising=False)
+    page = (Path(__file__).parent.parent / "docs" / "api.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```py\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= 5
+    exec("\n".join(blocks), {})
 
 
 # ---------------------------------------------------------------- batches
