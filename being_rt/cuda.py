@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -206,6 +207,7 @@ class CudaBackend:
         self._shape_of = shape_of
         self._rings: dict[str, _Ring] = {}
         self._layers: tuple[_C.CudaBuffer, _C.CudaBuffer] | None = None
+        self._one_at_a_time = RLock()  # the interpreter's is free while the engine works
 
     @property
     def memory(self) -> int:
@@ -221,41 +223,44 @@ class CudaBackend:
         self.engine.set_background(session, picture)
 
     def draw(self, params: FlameParams, format: str, stream: Any, out: CudaArray | None) -> DeviceFrame:
-        ring = self._rings.get(format) or self._new_ring(format)
-        if out is not None:
+        with self._one_at_a_time:
+            ring = self._rings.get(format) or self._new_ring(format)
+            if out is None:
+                return self._draw_kept(ring, params, format, 0, 0, stream)
             pointer, working = _device_memory(out, ring.shape, self.device)
             handle = working if stream is None else stream_handle(stream)
             number = self._submit(params, format, None, pointer, 0, 0, handle)
             return DeviceFrame(self, number, ring.shape, None, out, stream)
-        return self._draw_kept(ring, params, format, 0, 0, stream)
 
     def render(self, params: FlameParams, out: Any, format: str) -> Any:
-        if out is None:
-            return self.draw(params, format, None, None).numpy()
-        if not isinstance(out, np.ndarray):
-            self.draw(params, format, None, out).wait()
+        with self._one_at_a_time:
+            if out is None:
+                return self.draw(params, format, None, None).numpy()
+            if not isinstance(out, np.ndarray):
+                self.draw(params, format, None, out).wait()
+                return out
+            _check_out(out, self._shape_of(format))
+            frame = self.draw(params, format, None, None)
+            frame.wait()
+            assert frame._place is not None
+            self.engine.copy_into(frame._number, frame._place.buffer, out)
             return out
-        _check_out(out, self._shape_of(format))
-        frame = self.draw(params, format, None, None)
-        frame.wait()
-        assert frame._place is not None
-        self.engine.copy_into(frame._number, frame._place.buffer, out)
-        return out
 
     def layers(self, params: FlameParams) -> tuple[UInt8, Float32, Float32]:
         """Picture [H, W, 3], coverage [H, W] and depth [H, W] of the only session."""
-        ring = self._rings.get("rgb") or self._new_ring("rgb")
-        height, width, _ = ring.shape
-        if self._layers is None:
-            self._layers = self._new_buffer(4 * height * width), self._new_buffer(4 * height * width)
-        alpha, depth = self._layers
-        frame = self._draw_kept(ring, params, "rgb", alpha.pointer, depth.pointer, None)
-        frame.wait()
-        copies = []
-        for buffer in self._layers:
-            copies.append(self.engine.start_copy(frame._number, buffer, (height, 4 * width)).view(np.float32))
-            self.engine.wait_for_copy(buffer)
-        return frame.numpy(), copies[0], copies[1]
+        with self._one_at_a_time:
+            ring = self._rings.get("rgb") or self._new_ring("rgb")
+            height, width, _ = ring.shape
+            if self._layers is None:
+                self._layers = self._new_buffer(4 * height * width), self._new_buffer(4 * height * width)
+            alpha, depth = self._layers
+            frame = self._draw_kept(ring, params, "rgb", alpha.pointer, depth.pointer, None)
+            frame.wait()
+            copies = []
+            for buffer in self._layers:
+                copies.append(self.engine.start_copy(frame._number, buffer, (height, 4 * width)).view(np.float32))
+                self.engine.wait_for_copy(buffer)
+            return frame.numpy(), copies[0], copies[1]
 
     def stage_times(self) -> dict[str, float]:
         return self.engine.stage_times()

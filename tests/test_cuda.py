@@ -256,6 +256,24 @@ def test_two_renderers_at_once() -> None:
 
 
 @gpu
+def test_many_threads_share_a_renderer() -> None:
+    renderer = Renderer(AVATAR, SIZE, "cuda")
+    expected = [renderer.render(PARAMS[t]).copy() for t in range(8)]
+    wrong: list[int] = []
+
+    def work(t: int) -> None:
+        wrong.extend(t for _ in range(50) if (renderer.render(PARAMS[t]) != expected[t]).any())
+        wrong.append(-1)
+
+    workers = [threading.Thread(target=work, args=(t,)) for t in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert wrong == [-1] * 8
+
+
+@gpu
 def test_stage_times_and_memory() -> None:
     timed, graph = (Renderer(AVATAR, SIZE, "cuda", graph=graph) for graph in (False, True))
     for renderer in (timed, graph):

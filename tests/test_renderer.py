@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from dataclasses import replace
 from types import SimpleNamespace
@@ -173,6 +174,32 @@ def test_stages_and_memory() -> None:
     larger.render(PARAMS[0])
     # The background alone: four bytes to blend over and three to copy, per pixel.
     assert larger.memory - renderer.memory > 6 * (640 * 480 - 160 * 120)
+
+
+def test_profiling_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    class Annotation:
+        def __init__(self, name: str, domain: str) -> None:
+            self.name = domain, name
+
+        def __enter__(self) -> None:
+            opened.append(self.name)
+
+        def __exit__(self, *problem: object) -> None: ...
+
+    monkeypatch.setitem(sys.modules, "nvtx", SimpleNamespace(annotate=Annotation))
+    monkeypatch.delenv("NVTX_DISABLE", raising=False)
+    renderer = Renderer(AVATAR, size=(16, 16))
+    renderer.render(PARAMS[0])
+    renderer.render(PARAMS[1])
+    assert opened == [("being_rt", "render")] * 2
+    monkeypatch.setitem(sys.modules, "nvtx", None)  # cannot be imported
+    Renderer(AVATAR, size=(16, 16)).render(PARAMS[0])
+    monkeypatch.setitem(sys.modules, "nvtx", SimpleNamespace(annotate=Annotation))
+    monkeypatch.setenv("NVTX_DISABLE", "1")
+    Renderer(AVATAR, size=(16, 16)).render(PARAMS[0])
+    assert len(opened) == 2
 
 
 # ---------------------------------------------------------------- background and camera
