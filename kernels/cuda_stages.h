@@ -1,6 +1,6 @@
 // The contract of a frame on a CUDA device: one plain struct of pointers and sizes per stage, and one launch_* that
-// takes an array of them in device memory, one per session, so that any number of sessions is drawn by one sequence of
-// launches. The order is in csrc/cuda/engine.cpp. All pointers are device pointers unless it says otherwise.
+// takes one of them per session, so that any number of sessions is drawn by one sequence of launches. The order is in
+// csrc/cuda/engine.cpp. All pointers are device pointers unless it says otherwise.
 //
 // Gaussians lie in groups of 32, one per lane of a warp; a group holds one kind only: head with offset bases, head
 // without, torso that is matched to the head's colour, torso that is not. A Gaussian's id is group * 32 + lane.
@@ -29,7 +29,7 @@ constexpr int kSkinPadded = kSkinLanes * kSkinColumnsPerLane;
 constexpr int kSkinChunks = 7;  // of 8 halves: 18 columns * 3 axes = 54, padded to 56
 
 // What the host gives a frame of a session; lies in pinned memory that the device reads.
-struct FrameInput {
+struct alignas(16) FrameInput {
     float expression[kExpressions], rotation[3], neck[3], jaw[3], eyes[6], translation[3], eyelids[2];
     Frame3f world_to_camera;
     Intrinsics camera;
@@ -48,6 +48,7 @@ struct FrameState {
     float shared[256];            // hidden layer of the offset network, the part that all anchors share
     uint32_t largest_latent[64];  // per rank: bits of the largest |latent| of any anchor
     uint32_t segments_needed;     // longest list that did not fit; 0: all fitted
+    uint32_t spilled;             // keys in RasterizeStage::spill, or that there was no room for
     uint8_t* pixels;
     float *alpha, *depth;
 };
@@ -57,6 +58,16 @@ struct FrameStatus {
     uint32_t frame;            // which frame this is about: the count of frames of this engine, from 1
     uint32_t segments_needed;  // not 0: lists overflowed and nothing was drawn
 };
+
+// The stages of all sessions, on the host and once more in device memory.
+template <class Stage>
+struct StageArray {
+    const Stage* host;
+    const Stage* device;
+    int count;
+};
+
+constexpr int kMatchValues = config::kSectors * 3;  // what each sector of the colour match adds
 
 constexpr int kInputSlots = 8;  // frames that may be on their way at once
 
@@ -77,7 +88,7 @@ struct PoseStage {
     FrameState* state;                           // out
 };
 
-void launch_pose(const PoseStage* stages, int sessions, cudaStream_t stream);
+void launch_pose(const StageArray<PoseStage>& stages, cudaStream_t stream);
 
 // ---------------------------------------------------------------- skin, and the anchors of the offset network
 
@@ -92,15 +103,18 @@ struct SkinStage {
     const float* head_weight;          // [hidden][rank_stride]
     const float* head_bias;            // [rank_stride]
     FrameState* state;
-    float4* posed;         // out [vertices] camera space
-    float* latent;         // out [anchors][rank_stride]
-    uint32_t* list_count;  // zeroed here for `bin`
-    int list_counts;
+    // colour match: what the anchors add to it, sixteen at a time
+    const float* match_coefficient;  // [anchors][rank_stride][kMatchValues], zeros for anchors that the band lacks
+    const uint8_t* match_used;       // [anchors / 16] whether any of these is not zero
+    float4* posed;                   // out [vertices] camera space
+    float* latent;                   // out [anchors][rank_stride]
+    float* match;                    // out [anchors / 16][kMatchValues]
+    uint32_t* list_count;            // emptied here for `bin`
+    int lists;
 };
 
-// most_*: over the sessions; latents: anchors * rank_stride.
-void launch_skin(const SkinStage* stages, int sessions, int most_vertices, int most_latents, bool overlap,
-                 cudaStream_t stream);
+// most_*: over the sessions.
+void launch_skin(const StageArray<SkinStage>& stages, int most_vertices, bool overlap, cudaStream_t stream);
 
 // ---------------------------------------------------------------- deform, project and bin
 
@@ -138,24 +152,28 @@ struct DeformStage {
     const float4* anchor_weight;     // [offset_groups * 32]
     const float* latent;             // [anchors][rank_stride]
     // torso
-    const float* torso_weights;      // [groups - head_groups][3][32]
-    int match_terms;                 // anchors * rank that the head's band mixes
-    const uint32_t* match_latent;    // [match_terms] place in `latent`
-    const float* match_coefficient;  // [match_terms][kSectors][3]
-    const float* match_rest;         // [kSectors][3]
-    const float* match_weight;       // [matched groups][kSectors][32]
+    const float* torso_weights;  // [groups - head_groups][3][32]
+    int match_parts;             // anchors / 16
+    const float* match;          // [match_parts][kMatchValues], see SkinStage
+    const float* match_rest;     // [kMatchValues]
+    const float* match_weight;   // [matched groups][kSectors][32]
     bool antialiased;
     int width, height, columns, rows;  // picture; lists across and down
     FrameState* state;
     // out
     Splat* splats;         // [groups * 32], written where visible
     float* depth;          // [groups * 32], metres; negative where not visible
-    uint32_t* list_count;  // [rows * columns][2] of head and torso: groups that reach this part of the picture
-    uint2* list;           // [rows * columns][2][list_capacity] group, mask of its lanes
+    uint32_t* list_count;  // [rows * columns] groups that reach these 8x8 pixels of the picture
+    uint2* list;           // [rows * columns][list_capacity] group, mask of its lanes
     int list_capacity;
+    // What took longest in the last frame shall be drawn first. Lists in fours, as blocks of the rasterizer take them.
+    const uint32_t* cost;  // [rows * columns, padded to kListsPerBlock] of the last frame
+    uint32_t* order;       // out [blocks]
 };
 
-void launch_deform_project(const DeformStage* stages, int sessions, int most_groups, int rank, bool overlap,
+constexpr int kListsPerBlock = 4;
+
+void launch_deform_project(const StageArray<DeformStage>& stages, int most_groups, int rank, bool overlap,
                            cudaStream_t stream);
 
 // The rank that the bases and latents of a network of this rank are padded to, with zeros.
@@ -165,19 +183,25 @@ int padded_rank(int rank);
 
 struct RasterizeStage {
     int width, height, columns, rows;
+    uint32_t torso_group;  // groups from here on are of the torso's layer
     const Splat* splats;
     const float* depth;
     const uint32_t* list_count;
     const uint2* list;
     int list_capacity;
     float inverse_softness;
-    const uint32_t* background;  // [height][width] RGBX or null: black
-    const FrameState* state;
+    const uint32_t* background;  // [height][width] RGBX, or null: black
+    const uint8_t* plate[3];     // the same in every format, as it is written; of RGBA, zeros
+    const uint32_t* order;       // see DeformStage
+    uint32_t* cost;              // out [lists]
+    uint64_t* spill;             // room for keys of lists that are longer than what a warp sorts at once
+    uint32_t spill_capacity;
+    FrameState* state;
     const uint32_t* frame;
     FrameStatus* status;  // [kInputSlots], pinned
 };
 
-void launch_rasterize(const RasterizeStage* stages, int sessions, int lists, Format format, bool overlap,
+void launch_rasterize(const StageArray<RasterizeStage>& stages, int lists, Format format, bool overlap,
                       cudaStream_t stream);
 
 }  // namespace being::cuda

@@ -14,7 +14,6 @@
 // Gaussians. In which order they are appended differs from run to run; the rasterizer sorts by depth and id, so the
 // picture does not.
 #include "kernels/common/rotation.h"
-#include "kernels/common/tile_test.h"
 #include "kernels/common/triangle_frame.h"
 #include "kernels/cuda_stages.h"
 #include "kernels/device/overlap.cuh"
@@ -24,6 +23,7 @@ namespace being::cuda {
 namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / kWarp;
+constexpr int kCells = 1024;  // lists that a warp marks at once: at least a row of the largest picture's
 constexpr unsigned kAll = ~0u;
 
 struct Gaussian {
@@ -34,6 +34,12 @@ struct Gaussian {
     Vector3<float> colour;
     float unfading;  // 1: keeps its opacity from behind, 0: fades
 };
+
+__device__ float fast_root(float x) {
+    float result;
+    asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+    return result;
+}
 
 __device__ Vector3<float> at3(const float4& v) {
     return {v.x, v.y, v.z};
@@ -158,76 +164,133 @@ __device__ Frame3f blend_frames(const DeformStage& s, int torso_group, int lane)
     return sum;
 }
 
-// What each sector around the neck adds to the torso's colours, by the whole block; [kSectors][3].
+// What each sector around the neck adds to the torso's colours, by the whole block; [kMatchValues].
 __device__ void match_colours(const DeformStage& s, float* match) {
-    constexpr int kValues = config::kSectors * 3, kSlices = kThreads / kValues;
-    __shared__ float partial[kSlices][kValues];
-    const int t = int(threadIdx.x), slice = t / kValues, value = t % kValues;
-    if (slice < kSlices) {
-        float sum = 0;
-#pragma unroll 4
-        for (int term = slice; term < s.match_terms; term += kSlices)
-            sum =
-                fused(s.latent[__ldg(s.match_latent + term)], __ldg(s.match_coefficient + term * kValues + value), sum);
-        partial[slice][value] = sum;
-    }
-    __syncthreads();
-    if (t < kValues) {
+    const unsigned t = threadIdx.x;
+    if (t < kMatchValues) {
         float sum = __ldg(s.match_rest + t);
-        for (int i = 0; i < kSlices; ++i) sum += partial[i][t];
+#pragma unroll 8
+        for (int part = 0; part < s.match_parts; ++part) sum += s.match[part * kMatchValues + t];
         match[t] = sum;
     }
     __syncthreads();
 }
 
-// Where a visible splat lies, in lists: first and last column and row.
-struct Box {
-    int left, right, top, bottom;
+// A visible splat's ellipse on the screen: pixels whose alpha is above the cut-off lie in it.
+struct Ellipse {
+    float x, y, reach_x, reach_y;    // centre, and half of the bounding box
+    float shear_x, shear_y;          // how the middle of a row moves with y, and of a column with x
+    float radius, inverse_c, width;  // half a row, squared: width * (radius - dy^2 * inverse_c)
+    int left, right, top, bottom;    // of the lists that the bounding box meets
 };
 
-// Appends the group to every list that some lane of it reaches. Lanes collect a list each, so that 32 appends are on
-// their way at once.
-__device__ void append(const DeformStage& s, int group, int layer, int lane, bool visible, const Box& box,
-                       const Conic<float>& conic, float x, float y, float log_opacity) {
-    const int left = __reduce_min_sync(kAll, visible ? box.left : s.columns),
-              right = __reduce_max_sync(kAll, visible ? box.right : -1),
-              top = __reduce_min_sync(kAll, visible ? box.top : s.rows),
-              bottom = __reduce_max_sync(kAll, visible ? box.bottom : -1);
-    const float slope_x = -0.5f * conic.b / conic.a, slope_y = -0.5f * conic.b / conic.c;
-    constexpr float kWidth = config::kListWidth, kHeight = config::kListHeight;
-    const float from_x = 0.5f - x, from_y = 0.5f - y, cutoff = config::kLog2AlphaCutoff - log_opacity;
-    int collected = 0, mine = 0;
-    uint32_t my_mask = 0;
-    const auto flush = [&] {
-        if (lane >= collected) return;
-        const uint32_t slot = atomicAdd(s.list_count + mine, 1u);
-        if (slot < uint32_t(s.list_capacity))
-            s.list[size_t(mine) * s.list_capacity + slot] = {uint32_t(group), my_mask};
-        else
-            atomicMax(&s.state->segments_needed, slot + 1);
+// What a warp needs to append its group: ellipses of its lanes, and which of them reach which list.
+struct Map {
+    Ellipse ellipse[kWarp];
+    int first_task[kWarp];
+    uint32_t mask[kCells];
+    uint16_t cell[kCells];
+};
+
+// First and last column of lists that the ellipse meets in a row of them. It is convex, so what it meets is an
+// interval, which ends where the row comes nearest to the ellipse's own leftmost and rightmost points.
+__device__ int2 columns_met(const Ellipse& e, int row) {
+    constexpr float kMargin = 0.01f;  // px, for rounding: a list may only be too long
+    const float top = larger(float(row * config::kListSize) + 0.5f - e.y, -e.reach_y),
+                bottom = smaller(float((row + 1) * config::kListSize) - 0.5f - e.y, e.reach_y);
+    const float at = e.shear_y * e.reach_x;  // of the rightmost point; of the leftmost, the negative
+    const float right_at = smaller(larger(at, top), bottom), left_at = smaller(larger(-at, top), bottom);
+    const auto half = [&](float dy) {
+        return fast_root(larger(e.width * (e.radius - dy * dy * e.inverse_c), 0.0f)) + kMargin;
     };
-    for (int row = top; row <= bottom; ++row)
-        for (int column = left; column <= right; ++column) {
-            bool hit = visible && column >= box.left && column <= box.right && row >= box.top && row <= box.bottom;
-            if (hit)
-                hit = largest_exponent(conic, slope_x, slope_y, from_x + kWidth * float(column),
-                                       from_y + kHeight * float(row), kWidth - 1, kHeight - 1) >= cutoff;
-            const uint32_t mask = __ballot_sync(kAll, hit);
-            if (!mask) continue;
-            if (lane == collected) {
-                mine = (row * s.columns + column) * 2 + layer;
-                my_mask = mask;
-            }
-            if (++collected == kWarp) {
-                flush();
-                collected = 0;
-            }
+    const float right = fused(e.shear_x, right_at, half(right_at)), left = fused(e.shear_x, left_at, -half(left_at));
+    const int first = int(larger(ceilf(e.x + left - 0.5f), 0.0f)) / config::kListSize,
+              last = int(larger(floorf(e.x + right - 0.5f), -1.0f) + config::kListSize) / config::kListSize - 1;
+    return {max(first, e.left), min(last, e.right)};
+}
+
+// An entry in each marked list; four of a lane's on their way at once.
+__device__ void append_marked(const DeformStage& s, int group, int lane, int marked, int corner, int across,
+                              const Map& map) {
+    constexpr int kAtOnce = 4;
+    for (int begin = lane; begin < marked; begin += kAtOnce * kWarp) {
+        int list[kAtOnce];
+        uint32_t slot[kAtOnce];
+#pragma unroll
+        for (int k = 0; k < kAtOnce; ++k) {
+            const int i = begin + k * kWarp, cell = i < marked ? map.cell[i] : 0, row = cell / across;
+            list[k] = corner + row * s.columns + cell - row * across;
+            if (i < marked) slot[k] = atomicAdd(s.list_count + list[k], 1u);
         }
-    flush();
+#pragma unroll
+        for (int k = 0; k < kAtOnce; ++k) {
+            const int i = begin + k * kWarp;
+            if (i >= marked) break;
+            if (slot[k] < uint32_t(s.list_capacity))
+                s.list[size_t(list[k]) * s.list_capacity + slot[k]] = {uint32_t(group), map.mask[i]};
+            else
+                atomicMax(&s.state->segments_needed, slot[k] + 1);
+        }
+    }
+}
+
+// Appends the group to every list that some lane of it reaches. Rows of lists are the tasks, those of all ellipses in a
+// row shared out among the lanes, so that one large splat does not keep 31 lanes waiting. They are marked in a map of
+// the part of the picture where the group lies, as many rows of it as fit at a time; then each marked list gets one
+// entry, as many at a time as there are lanes.
+__device__ void append(const DeformStage& s, int group, unsigned lane, bool visible, const Ellipse& mine, Map& map) {
+    const int left = __reduce_min_sync(kAll, visible ? mine.left : s.columns),
+              right = __reduce_max_sync(kAll, visible ? mine.right : -1),
+              top = __reduce_min_sync(kAll, visible ? mine.top : s.rows),
+              bottom = __reduce_max_sync(kAll, visible ? mine.bottom : -1);
+    const int across = right - left + 1, rows_at_once = kCells / across;
+    map.ellipse[lane] = mine;
+    for (int first = top; first <= bottom; first += rows_at_once) {
+        const int last = min(first + rows_at_once - 1, bottom), cells = (last - first + 1) * across;
+        for (int i = int(lane); i < cells; i += kWarp) map.mask[i] = 0;
+        const int tasks = visible ? max(min(last, mine.bottom) - max(first, mine.top) + 1, 0) : 0;
+        int sum = tasks;
+#pragma unroll
+        for (int offset = 1; offset < kWarp; offset *= 2) {
+            const int below = __shfl_up_sync(kAll, sum, offset);
+            if (int(lane) >= offset) sum += below;
+        }
+        map.first_task[lane] = sum - tasks;
+        const int all = __shfl_sync(kAll, sum, kWarp - 1);
+        __syncwarp();
+        for (int task = int(lane); task < all; task += kWarp) {
+            int owner = 0;  // the last lane whose first task is not beyond this one
+#pragma unroll
+            for (int step = kWarp / 2; step > 0; step /= 2)
+                if (map.first_task[owner + step] <= task) owner += step;
+            const Ellipse& e = map.ellipse[owner];
+            const int row = max(first, e.top) + task - map.first_task[owner];
+            const int2 met = columns_met(e, row);
+            uint32_t* cell = map.mask + (row - first) * across - left;
+            for (int column = met.x; column <= met.y; ++column) atomicOr(cell + column, 1u << owner);
+        }
+        __syncwarp();
+        // The marked cells, closed up: a cell only ever moves to where those before it were read already.
+        int marked = 0;
+        for (int begin = 0; begin < cells; begin += kWarp) {
+            const int i = begin + int(lane);
+            const uint32_t mask = i < cells ? map.mask[i] : 0;
+            const uint32_t some = __ballot_sync(kAll, mask != 0);
+            if (mask) {
+                const int to = marked + __popc(some & ((1u << lane) - 1));
+                map.mask[to] = mask;
+                map.cell[to] = uint16_t(i);
+            }
+            marked += __popc(some);
+            __syncwarp();
+        }
+        append_marked(s, group, int(lane), marked, first * s.columns + left, across, map);
+        __syncwarp();
+    }
 }
 
 // Writes the splats of a group and appends it to lists.
-__device__ void project(const DeformStage& s, int group, int layer, int lane, const Gaussian& g, const Frame3f& frame) {
+__device__ void project(const DeformStage& s, int group, int lane, const Gaussian& g, const Frame3f& frame, Map& map) {
     const Vector3<float> mean = transform(frame, g.position);
     const Matrix3<float> turned = frame.linear * rotation_matrix(g.rotation);
     float opacity = g.opacity * larger(facing_fade(turned.z, mean), g.unfading);
@@ -258,9 +321,21 @@ __device__ void project(const DeformStage& s, int group, int layer, int lane, co
     visible = visible && radius >= 0.0f && right >= left && bottom >= top && fabsf(u) < 1e9f && fabsf(v) < 1e9f;
     s.depth[place] = visible ? mean.z : -1.0f;
     if (!__any_sync(kAll, visible)) return;
-    const Box box{int(left) / config::kListWidth, int(right) / config::kListWidth, int(top) / config::kListHeight,
-                  int(bottom) / config::kListHeight};
-    append(s, group, layer, lane, visible, box, conic, u, v, log_opacity);
+    const float inverse_c = 1.0f / after.c;
+    const Ellipse ellipse{u,
+                          v,
+                          reach_x,
+                          reach_y,
+                          after.b * inverse_c,
+                          after.b / after.a,
+                          radius,
+                          inverse_c,
+                          after.determinant * inverse_c,
+                          int(left) / config::kListSize,
+                          int(right) / config::kListSize,
+                          int(top) / config::kListSize,
+                          int(bottom) / config::kListSize};
+    append(s, group, unsigned(lane), visible, ellipse, map);
     if (!visible) return;
     Splat splat;
     splat.x = u;
@@ -277,13 +352,57 @@ __device__ void project(const DeformStage& s, int group, int layer, int lane, co
     out[1] = words[1];
 }
 
-template <int kQuads>
-__global__ void __launch_bounds__(kThreads) deform_project_kernel(const DeformStage* stages) {
-    __shared__ float match[config::kSectors * 3];
-    const DeformStage& s = stages[blockIdx.y];
-    const int lane = int(threadIdx.x) % kWarp, first = int(blockIdx.x) * kWarps,
+// Blocks of lists by falling cost of the last frame, roughly: what takes long must not be the last to begin. Within a
+// class the order differs from run to run; the picture does not depend on it.
+__device__ void order_lists(const DeformStage& s, uint32_t* begin) {
+    constexpr unsigned kClasses = 256, kCostPerClass = 16;
+    static_assert(kListsPerBlock == 4 && kClasses == 2 * kThreads && kClasses <= kCells, "below");
+    const unsigned t = threadIdx.x, blocks = (unsigned(s.rows * s.columns) + kListsPerBlock - 1) / kListsPerBlock;
+    const auto class_of = [&](unsigned block) {
+        const uint4 cost = reinterpret_cast<const uint4*>(s.cost)[block];
+        return kClasses - 1 - min(max(max(cost.x, cost.y), max(cost.z, cost.w)) / kCostPerClass, kClasses - 1);
+    };
+    begin[t] = begin[t + kThreads] = 0;
+    __syncthreads();
+#pragma unroll 8
+    for (unsigned block = t; block < blocks; block += kThreads) atomicAdd(begin + class_of(block), 1u);
+    __syncthreads();
+    if (t < kWarp) {  // counts to first places, eight classes per lane
+        constexpr unsigned kEach = kClasses / kWarp;
+        uint32_t mine = 0;
+        for (unsigned i = 0; i < kEach; ++i) mine += begin[t * kEach + i];
+        uint32_t sum = mine;
+        for (unsigned offset = 1; offset < kWarp; offset *= 2) {
+            const uint32_t below = __shfl_up_sync(kAll, sum, offset);
+            if (t >= offset) sum += below;
+        }
+        sum -= mine;
+        for (unsigned i = 0; i < kEach; ++i) {
+            const uint32_t here = begin[t * kEach + i];
+            begin[t * kEach + i] = sum;
+            sum += here;
+        }
+    }
+    __syncthreads();
+#pragma unroll 8
+    for (unsigned block = t; block < blocks; block += kThreads) s.order[atomicAdd(begin + class_of(block), 1u)] = block;
+}
+
+template <int kQuads, bool kOne>
+__global__ void __launch_bounds__(kThreads)
+    deform_project_kernel(const __grid_constant__ Sessions<DeformStage> sessions) {
+    __shared__ float match[kMatchValues];
+    __shared__ Map maps[kWarps];
+    const DeformStage s = stage_of<kOne>(sessions, blockIdx.y);
+    Map& map = maps[threadIdx.x / kWarp];
+    const int lane = int(threadIdx.x) % kWarp, first = int(blockIdx.x - 1) * kWarps,
               group = first + int(threadIdx.x) / kWarp;
     let_next_kernel_start();
+    if (blockIdx.x == 0) {
+        order_lists(s, maps[0].mask);
+        wait_for_previous_kernel();
+        return;
+    }
 
     // What no frame changes, before the frame is known.
     Gaussian g{};
@@ -317,7 +436,7 @@ __global__ void __launch_bounds__(kThreads) deform_project_kernel(const DeformSt
             }
             deform<kQuads>(s, group, lane, g);
         }
-        project(s, group, 0, lane, g, frame);
+        project(s, group, lane, g, frame, map);
         return;
     }
     const int torso_group = group - s.head_groups;
@@ -328,25 +447,27 @@ __global__ void __launch_bounds__(kThreads) deform_project_kernel(const DeformSt
             g.colour = weighted(w, {match[3 * sector], match[3 * sector + 1], match[3 * sector + 2]}, g.colour);
         }
     }
-    project(s, group, 1, lane, g, blend_frames(s, torso_group, lane));
+    project(s, group, lane, g, blend_frames(s, torso_group, lane), map);
 }
 
 }  // namespace
 
-void launch_deform_project(const DeformStage* stages, int sessions, int most_groups, int rank, bool overlap,
+void launch_deform_project(const StageArray<DeformStage>& stages, int most_groups, int rank, bool overlap,
                            cudaStream_t stream) {
-    if (most_groups == 0) return;
-    const dim3 grid(unsigned((most_groups + kWarps - 1) / kWarps), unsigned(sessions));
-    const auto start = [&](auto kernel) { launch(kernel, grid, dim3(kThreads), 0, overlap, stream, stages); };
+    const dim3 grid{1 + unsigned((most_groups + kWarps - 1) / kWarps), unsigned(stages.count)};
+    const Sessions<DeformStage> sessions{stages.host[0], stages.device};
+    const auto start = [&](auto one, auto many) {
+        launch(stages.count == 1 ? one : many, grid, dim3(kThreads), 0, overlap, stream, sessions);
+    };
     switch (rank) {
         case 16:
-            return start(deform_project_kernel<4>);
+            return start(deform_project_kernel<4, true>, deform_project_kernel<4, false>);
         case 20:
-            return start(deform_project_kernel<5>);
+            return start(deform_project_kernel<5, true>, deform_project_kernel<5, false>);
         case 32:
-            return start(deform_project_kernel<8>);
+            return start(deform_project_kernel<8, true>, deform_project_kernel<8, false>);
         default:
-            return start(deform_project_kernel<16>);
+            return start(deform_project_kernel<16, true>, deform_project_kernel<16, false>);
     }
 }
 

@@ -1,4 +1,5 @@
-// Stage `skin`: posed vertices in camera space; beside it, the latents of the offset network's anchors.
+// Stage `skin`: posed vertices in camera space; beside it, the latents of the offset network's anchors, and what must
+// be ready for `bin` and `rasterize`.
 //
 //   v = rest + sum_c coefficient_c basis_c;  v' = (sum_j w_j A_j) v     (Li et al. 2017, section 4)
 //   Z_k = V1 relu(shared + bias_k) + c1 for each anchor k                (csrc/cpu/network.cpp)
@@ -63,58 +64,100 @@ __device__ void skin_vertices(const SkinStage& s, int block) {
     if (inside && lane == 0) s.posed[vertex] = {moved.x, moved.y, moved.z, 0.0f};
 }
 
-// A thread per anchor and four ranks.
-__device__ void find_latents(const SkinStage& s, int block) {
-    __shared__ uint32_t largest[64];
-    const int quads = s.rank_stride / 4, place = block * kThreads + int(threadIdx.x);
-    const int anchor = place / quads, quad = place % quads;
-    if (threadIdx.x < 64) largest[threadIdx.x] = 0;
-    __syncthreads();
+// Sixteen anchors, a thread per anchor and four ranks; then what these anchors add to the colour match.
+__device__ void find_latents(const SkinStage& s, int sixteen) {
+    extern __shared__ float4 staged[];  // [hidden][quads] weights, [16][quads] latents, then the shared half of a layer
+    const unsigned quads = unsigned(s.rank_stride) / 4, t = threadIdx.x, quad = t / 16, lane = t % 16;
+    const bool inside = quad < quads;
+    float4* latents = staged + s.hidden * quads;
+    auto* shared = reinterpret_cast<float*>(latents + 16 * quads);
+    for (unsigned i = t; i < s.hidden * quads; i += kThreads)
+        staged[i] = __ldg(reinterpret_cast<const float4*>(s.head_weight) + i);
+    const float* bias = s.anchor_bias + size_t(sixteen) * s.hidden * 16 + lane;
+    float4 z = __ldg(reinterpret_cast<const float4*>(s.head_bias) + (inside ? quad : 0));
+    const bool matched = __ldg(s.match_used + sixteen);
     wait_for_previous_kernel();
-    if (anchor < s.anchors) {
-        const float* bias = s.anchor_bias + size_t(anchor / 16) * s.hidden * 16 + anchor % 16;
-        const float4* weight = reinterpret_cast<const float4*>(s.head_weight) + quad;
-        float4 z = reinterpret_cast<const float4*>(s.head_bias)[quad];
+    if (t < s.hidden) shared[t] = s.state->shared[t];
+    __syncthreads();
+    if (inside) {
 #pragma unroll 8
         for (int j = 0; j < s.hidden; ++j) {
-            const float a = larger(__ldg(bias + j * 16) + s.state->shared[j], 0.0f);
-            const float4 w = __ldg(weight + j * quads);
+            const float a = larger(__ldg(bias + j * 16) + shared[j], 0.0f);
+            const float4 w = staged[j * quads + quad];
             z = {fused(a, w.x, z.x), fused(a, w.y, z.y), fused(a, w.z, z.z), fused(a, w.w, z.w)};
         }
-        reinterpret_cast<float4*>(s.latent)[anchor * quads + quad] = z;
+        reinterpret_cast<float4*>(s.latent)[(sixteen * 16 + lane) * quads + quad] = z;
+        latents[lane * quads + quad] = z;
+    }
+    float largest[4] = {fabsf(z.x), fabsf(z.y), fabsf(z.z), fabsf(z.w)};
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+#pragma unroll
+        for (int offset = 8; offset > 0; offset /= 2)
+            largest[k] = larger(largest[k], __shfl_xor_sync(~0u, largest[k], offset));
         // Bits of positive floats are ordered as they are.
-        atomicMax(largest + quad * 4, __float_as_uint(fabsf(z.x)));
-        atomicMax(largest + quad * 4 + 1, __float_as_uint(fabsf(z.y)));
-        atomicMax(largest + quad * 4 + 2, __float_as_uint(fabsf(z.z)));
-        atomicMax(largest + quad * 4 + 3, __float_as_uint(fabsf(z.w)));
+        if (inside && lane == 0) atomicMax(s.state->largest_latent + quad * 4 + k, __float_as_uint(largest[k]));
+    }
+    if (!matched) {
+        if (t < kMatchValues) s.match[sixteen * kMatchValues + t] = 0;
+        return;
+    }
+    constexpr unsigned kSlices = kThreads / kMatchValues;
+    __shared__ float partial[kSlices][kMatchValues];
+    const unsigned slice = t / kMatchValues, value = t % kMatchValues, terms = 16 * unsigned(s.rank_stride);
+    __syncthreads();
+    if (slice < kSlices) {
+        const float* coefficient = s.match_coefficient + size_t(sixteen) * terms * kMatchValues + value;
+        const auto* latent = reinterpret_cast<const float*>(latents);
+        float sum = 0;
+#pragma unroll 8
+        for (unsigned term = slice; term < terms; term += kSlices)
+            sum = fused(latent[term], __ldg(coefficient + term * kMatchValues), sum);
+        partial[slice][value] = sum;
     }
     __syncthreads();
-    if (threadIdx.x < s.rank_stride) atomicMax(s.state->largest_latent + threadIdx.x, largest[threadIdx.x]);
+    if (t < kMatchValues) {
+        float sum = 0;
+        for (unsigned i = 0; i < kSlices; ++i) sum += partial[i][t];
+        s.match[sixteen * kMatchValues + t] = sum;
+    }
 }
 
-__global__ void __launch_bounds__(kThreads) skin_kernel(const SkinStage* stages, int skin_blocks) {
-    const SkinStage& s = stages[blockIdx.y];
-    const int block = int(blockIdx.x);
+template <bool kOne>
+__global__ void __launch_bounds__(kThreads)
+    skin_kernel(const __grid_constant__ Sessions<SkinStage> sessions, int network_blocks) {
+    const SkinStage s = stage_of<kOne>(sessions, blockIdx.y);
+    const int block = int(blockIdx.x), skin_block = block - network_blocks;
     let_next_kernel_start();
-    if (block >= skin_blocks)
-        find_latents(s, block - skin_blocks);
-    else if (block * kVertices < s.vertices)
-        skin_vertices(s, block);
+    // The network's blocks first: they take longest.
+    if (block < network_blocks && block * 16 < s.anchors)
+        find_latents(s, block);
+    else if (skin_block >= 0 && skin_block * kVertices < s.vertices)
+        skin_vertices(s, skin_block);
     else
         wait_for_previous_kernel();
-    for (int i = block * kThreads + int(threadIdx.x); i < s.list_counts; i += int(gridDim.x) * kThreads)
-        s.list_count[i] = 0;
+    for (int i = block * kThreads + int(threadIdx.x); i < s.lists; i += int(gridDim.x) * kThreads) s.list_count[i] = 0;
 }
 
 }  // namespace
 
-void launch_skin(const SkinStage* stages, int sessions, int most_vertices, int most_latents, bool overlap,
-                 cudaStream_t stream) {
+void launch_skin(const StageArray<SkinStage>& stages, int most_vertices, bool overlap, cudaStream_t stream) {
+    int network_blocks = 0;
+    size_t staged = 0;
+    for (int i = 0; i < stages.count; ++i) {
+        const SkinStage& s = stages.host[i];
+        if (s.anchors == 0) continue;
+        const size_t bytes = (size_t(s.hidden + 16) * s.rank_stride + size_t(s.hidden)) * sizeof(float);
+        network_blocks = s.anchors / 16 > network_blocks ? s.anchors / 16 : network_blocks;
+        staged = bytes > staged ? bytes : staged;
+    }
     const int skin_blocks = (most_vertices + kVertices - 1) / kVertices;
-    const int network_blocks = (most_latents / 4 + kThreads - 1) / kThreads;
-    const int blocks = skin_blocks + network_blocks > 0 ? skin_blocks + network_blocks : 1;
-    launch(skin_kernel, dim3(unsigned(blocks), unsigned(sessions)), dim3(kThreads), 0, overlap, stream, stages,
-           skin_blocks);
+    const int blocks = network_blocks + skin_blocks > 0 ? network_blocks + skin_blocks : 1;
+    const auto kernel = stages.count == 1 ? skin_kernel<true> : skin_kernel<false>;
+    constexpr int kLargestStaged = ((256 + 16) * 64 + 256) * int(sizeof(float));
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kLargestStaged);
+    launch(kernel, dim3(unsigned(blocks), unsigned(stages.count)), dim3(kThreads), staged, overlap, stream,
+           Sessions<SkinStage>{stages.host[0], stages.device}, network_blocks);
 }
 
 }  // namespace being::cuda

@@ -6,12 +6,16 @@
 #include <thread>
 
 #include "csrc/cuda/nvtx.h"
+#include "csrc/engine/plate.h"
 
 namespace being::cuda {
 namespace {
 
 // Entries that a list has room for at first: several times what a person at 1080p takes; see grow_lists.
-constexpr int kFirstCapacity = 256;
+constexpr int kFirstCapacity = 128;
+
+// Keys of long lists that there is room for, per Gaussian; without room, such lists are drawn more slowly.
+constexpr size_t kSpillPerGaussian = 8;
 
 int parts(int pixels, int size) {
     return (pixels + size - 1) / size;
@@ -23,7 +27,6 @@ int parts(int pixels, int size) {
 
 // The frame, by stage. What a stage writes, the next one reads.
 void Engine::launch_stages(Format format, cudaStream_t stream) {
-    const int sessions = int(sessions_.size());
     const bool timed = !stage_event_.empty();
     int stage = 0;
     const auto done = [&] {
@@ -34,22 +37,22 @@ void Engine::launch_stages(Format format, cudaStream_t stream) {
     done();
     {
         const Range range("pose");
-        launch_pose(pose_.data(), sessions, stream);
+        launch_pose(pose_.array(), stream);
         done();
     }
     {
         const Range range("skin");
-        launch_skin(skin_.data(), sessions, most_vertices_, most_latents_, overlap, stream);
+        launch_skin(skin_.array(), most_vertices_, overlap, stream);
         done();
     }
     {
         const Range range("deform+project+bin");
-        launch_deform_project(deform_.data(), sessions, most_groups_, rank_, overlap, stream);
+        launch_deform_project(deform_.array(), most_groups_, rank_, overlap, stream);
         done();
     }
     {
         const Range range("sort+rasterize+composite");
-        launch_rasterize(rasterize_.data(), sessions, columns_ * rows_, format, overlap, stream);
+        launch_rasterize(rasterize_.array(), columns_ * rows_, format, overlap, stream);
         done();
     }
     check(cudaGetLastError(), "launching a frame");
@@ -217,7 +220,7 @@ void Engine::grow_lists(uint32_t needed) {
     const int capacity = std::min(std::max(int(needed) + int(needed) / 2, list_capacity_), std::max(most_groups_, 1));
     if (capacity <= list_capacity_ && needed <= uint32_t(list_capacity_)) return;
     std::vector<DeviceArray<uint2>> lists;
-    for (size_t i = 0; i < sessions_.size(); ++i) lists.emplace_back(size_t(columns_) * rows_ * 2 * capacity);
+    for (size_t i = 0; i < sessions_.size(); ++i) lists.emplace_back(size_t(columns_) * rows_ * capacity);
     for (size_t i = 0; i < sessions_.size(); ++i) sessions_[i].list = std::move(lists[i]);
     list_capacity_ = capacity;
     write_stages();
@@ -257,15 +260,14 @@ Engine::Engine(const std::vector<AvatarView>& avatars, const std::vector<int>& s
     : info_(usable_device(device)),
       width_(width),
       height_(height),
-      columns_(parts(width, config::kListWidth)),
-      rows_(parts(height, config::kListHeight)),
+      columns_(parts(width, config::kListSize)),
+      rows_(parts(height, config::kListSize)),
       use_graph_(graph),
       overlap_(info_.major >= 9) {
     for (const AvatarView& avatar : avatars) {
         scenes_.push_back(std::make_unique<DeviceScene>(upload_scene(avatar)));
         const DeviceScene& s = *scenes_.back();
         most_vertices_ = std::max(most_vertices_, s.vertices);
-        most_latents_ = std::max(most_latents_, s.anchors * s.rank);
         most_groups_ = std::max(most_groups_, s.groups);
         if (rank_ && s.offset_groups && s.rank != rank_)
             throw std::invalid_argument("avatars drawn together need offset networks of one rank, got " +
@@ -274,7 +276,7 @@ Engine::Engine(const std::vector<AvatarView>& avatars, const std::vector<int>& s
     }
     if (!rank_) rank_ = padded_rank(0);
     list_capacity_ = std::min(std::max(most_groups_, 1), kFirstCapacity);
-    const size_t lists = size_t(columns_) * rows_ * 2;
+    const size_t lists = size_t(columns_) * rows_;
     for (const int index : sessions) {
         Session session;
         const DeviceScene& s = *scenes_[size_t(index)];
@@ -287,9 +289,15 @@ Engine::Engine(const std::vector<AvatarView>& avatars, const std::vector<int>& s
         session.splats.resize(size_t(s.groups) * kWarp);
         session.list_count.resize(lists);
         session.list.resize(lists * size_t(list_capacity_));
+        session.match.resize(size_t(s.anchors) / 16 * kMatchValues);
+        const size_t blocks = (lists + kListsPerBlock - 1) / kListsPerBlock;
+        session.cost.resize(blocks * kListsPerBlock);
+        session.order.resize(blocks);
+        session.spill.resize(size_t(s.groups) * kWarp * kSpillPerGaussian);
         session.frame.resize(1);
         session.input.resize(kInputSlots);
         session.status.resize(kInputSlots);
+        set_plates(session, nullptr);
         sessions_.push_back(std::move(session));
     }
     for (int i = 0; i < kInputSlots; ++i) done_.emplace_back();
@@ -349,8 +357,11 @@ void Engine::write_stages() {
         k.state = session.state.data();
         k.posed = session.posed.data();
         k.latent = session.latent.data();
+        k.match_coefficient = scene.match_coefficient.data();
+        k.match_used = scene.match_used.data();
+        k.match = session.match.data();
         k.list_count = session.list_count.data();
-        k.list_counts = int(session.list_count.size());
+        k.lists = columns_ * rows_;
         skin.push_back(k);
 
         DeformStage d{};
@@ -371,9 +382,8 @@ void Engine::write_stages() {
         d.anchor_weight = scene.anchor_weight.data();
         d.latent = session.latent.data();
         d.torso_weights = scene.torso_weights.data();
-        d.match_terms = scene.match_terms;
-        d.match_latent = scene.match_latent.data();
-        d.match_coefficient = scene.match_coefficient.data();
+        d.match_parts = scene.anchors / 16;
+        d.match = session.match.data();
         d.match_rest = scene.match_rest.data();
         d.match_weight = scene.match_weight.data();
         d.antialiased = scene.antialiased;
@@ -387,6 +397,8 @@ void Engine::write_stages() {
         d.list_count = session.list_count.data();
         d.list = session.list.data();
         d.list_capacity = list_capacity_;
+        d.cost = session.cost.data();
+        d.order = session.order.data();
         deform.push_back(d);
 
         RasterizeStage r{};
@@ -394,6 +406,7 @@ void Engine::write_stages() {
         r.height = height_;
         r.columns = columns_;
         r.rows = rows_;
+        r.torso_group = uint32_t(scene.head_groups);
         r.splats = session.splats.data();
         r.depth = session.depth.data();
         r.list_count = session.list_count.data();
@@ -401,15 +414,20 @@ void Engine::write_stages() {
         r.list_capacity = list_capacity_;
         r.inverse_softness = 1.0f / scene.depth_softness;
         r.background = session.background.data();
+        for (int format = 0; format < 3; ++format) r.plate[format] = session.plate[format].data();
+        r.order = session.order.data();
+        r.cost = session.cost.data();
+        r.spill = session.spill.data();
+        r.spill_capacity = uint32_t(session.spill.size());
         r.state = session.state.data();
         r.frame = session.frame.data();
         r.status = status;
         rasterize.push_back(r);
     }
-    pose_.upload(pose);
-    skin_.upload(skin);
-    deform_.upload(deform);
-    rasterize_.upload(rasterize);
+    pose_.set(std::move(pose));
+    skin_.set(std::move(skin));
+    deform_.set(std::move(deform));
+    rasterize_.set(std::move(rasterize));
 }
 
 void Engine::set_camera(int session, const Camera& camera) {
@@ -419,24 +437,28 @@ void Engine::set_camera(int session, const Camera& camera) {
 void Engine::set_background(int session, const uint8_t* rgb) {
     const OnDevice on_device(info_.index);
     check(cudaDeviceSynchronize(), "finishing frames before the background changes");
-    DeviceArray<uint32_t>& background = sessions_[size_t(session)].background;
-    if (rgb) {
-        std::vector<uint32_t> packed(size_t(width_) * height_);
-        for (size_t i = 0; i < packed.size(); ++i)
-            packed[i] = uint32_t(rgb[3 * i]) | uint32_t(rgb[3 * i + 1]) << 8 | uint32_t(rgb[3 * i + 2]) << 16;
-        background.upload(packed);
-    } else {
-        background.resize(0);
-    }
+    set_plates(sessions_[size_t(session)], rgb);
     write_stages();
     drop_graphs();
+}
+
+void Engine::set_plates(Session& session, const uint8_t* rgb) {
+    std::vector<uint32_t> packed(rgb ? size_t(width_) * height_ : 0);
+    for (size_t i = 0; i < packed.size(); ++i)
+        packed[i] = uint32_t(rgb[3 * i]) | uint32_t(rgb[3 * i + 1]) << 8 | uint32_t(rgb[3 * i + 2]) << 16;
+    session.background.upload(packed);
+    for (const Format format : {Format::kRgb, Format::kRgba, Format::kNv12}) {
+        std::vector<uint8_t> plate(plate_bytes(format, width_, height_));
+        make_plate(format, width_, height_, rgb ? reinterpret_cast<const uint8_t*>(packed.data()) : nullptr,
+                   size_t(width_) * 4, plate.data());
+        session.plate[int(format)].upload(plate);
+    }
 }
 
 // ---------------------------------------------------------------- what others ask
 
 size_t Engine::picture_bytes(Format format) const {
-    const size_t area = size_t(width_) * height_;
-    return format == Format::kRgb ? area * 3 : format == Format::kRgba ? area * 4 : area * 3 / 2;
+    return plate_bytes(format, width_, height_);
 }
 
 std::vector<VisibleSplat> Engine::splats(int index) const {
@@ -475,11 +497,12 @@ std::vector<double> Engine::stage_milliseconds() const {
 }
 
 size_t Engine::bytes() const {
-    size_t total = pose_.bytes() + skin_.bytes() + deform_.bytes() + rasterize_.bytes();
+    size_t total = pose_.device.bytes() + skin_.device.bytes() + deform_.device.bytes() + rasterize_.device.bytes();
     for (const auto& scene : scenes_) total += scene->bytes();
     for (const Session& s : sessions_)
         total += s.state.bytes() + s.posed.bytes() + s.latent.bytes() + s.depth.bytes() + s.splats.bytes() +
-                 s.list_count.bytes() + s.list.bytes() + s.background.bytes();
+                 s.list_count.bytes() + s.list.bytes() + s.background.bytes() + s.match.bytes() + s.cost.bytes() +
+                 s.order.bytes() + s.spill.bytes() + s.plate[0].bytes() + s.plate[1].bytes() + s.plate[2].bytes();
     return total;
 }
 

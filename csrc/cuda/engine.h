@@ -79,12 +79,24 @@ class Engine {
         Camera camera;
         DeviceArray<FrameState> state;
         DeviceArray<float4> posed;
-        DeviceArray<float> latent, depth;
+        DeviceArray<float> latent, match, depth;
         DeviceArray<Splat> splats;
-        DeviceArray<uint32_t> list_count, background, frame;
+        DeviceArray<uint32_t> list_count, cost, order, background, frame;
+        DeviceArray<uint64_t> spill;
+        DeviceArray<uint8_t> plate[3];
         DeviceArray<uint2> list;
         PinnedArray<FrameInput> input;
         PinnedArray<FrameStatus> status;
+    };
+    template <class Stage>
+    struct Stages {
+        std::vector<Stage> host;
+        DeviceArray<Stage> device;
+        void set(std::vector<Stage> stages) {
+            device.upload(stages);
+            host = std::move(stages);
+        }
+        StageArray<Stage> array() const { return {host.data(), device.data(), int(host.size())}; }
     };
     struct Submitted {
         uint64_t frame;
@@ -93,6 +105,7 @@ class Engine {
     };
 
     void write_stages();
+    void set_plates(Session& session, const uint8_t* rgb);
     void grow_lists(uint32_t needed);
     void launch_stages(Format format, cudaStream_t stream);
     void launch(Format format, cudaStream_t stream);
@@ -106,13 +119,13 @@ class Engine {
     const DeviceInfo info_;
     const int width_, height_, columns_, rows_;
     const bool use_graph_, overlap_;
-    int list_capacity_ = 0, most_vertices_ = 0, most_latents_ = 0, most_groups_ = 0, rank_ = 0;
+    int list_capacity_ = 0, most_vertices_ = 0, most_groups_ = 0, rank_ = 0;
     std::vector<std::unique_ptr<DeviceScene>> scenes_;
     std::vector<Session> sessions_;
-    DeviceArray<PoseStage> pose_;
-    DeviceArray<SkinStage> skin_;
-    DeviceArray<DeformStage> deform_;
-    DeviceArray<RasterizeStage> rasterize_;
+    Stages<PoseStage> pose_;
+    Stages<SkinStage> skin_;
+    Stages<DeformStage> deform_;
+    Stages<RasterizeStage> rasterize_;
     Stream own_stream_, copy_stream_;
     cudaStream_t last_stream_ = nullptr, checked_stream_ = nullptr;
     cudaGraphExec_t graph_[3] = {};

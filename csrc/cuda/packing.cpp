@@ -16,15 +16,66 @@ struct Order {
     int ends[4];  // of the kinds, in groups
 };
 
-Order make_order(const Scene& scene) {
+// Where a packed place's Gaussian is at rest, as far as neighbourhood goes: a head's at its point of the mesh.
+Vector3<float> rest_place(const AvatarView& avatar, const Scene& scene, int32_t slot) {
+    const int32_t i = scene.source[size_t(slot)];
+    if (slot >= scene.head_blocks * kLanes)
+        return {avatar.torso.position[3 * i], avatar.torso.position[3 * i + 1], avatar.torso.position[3 * i + 2]};
+    const int32_t* corner = avatar.rig.face + 3 * avatar.head_face[i];
+    float p[3];
+    for (int a = 0; a < 3; ++a) {
+        p[a] = 0;
+        for (int c = 0; c < 3; ++c) p[a] += avatar.head_barycentric[3 * i + c] * avatar.rig.rest[3 * corner[c] + a];
+    }
+    return {p[0], p[1], p[2]};
+}
+
+struct Extent {
+    float low[3] = {1e30f, 1e30f, 1e30f}, high[3] = {-1e30f, -1e30f, -1e30f};
+    void add(const Vector3<float>& p) {
+        const float at[3] = {p.x, p.y, p.z};
+        for (int a = 0; a < 3; ++a) {
+            low[a] = std::min(low[a], at[a]);
+            high[a] = std::max(high[a], at[a]);
+        }
+    }
+    float size() const { return std::max({high[0] - low[0], high[1] - low[1], high[2] - low[2]}); }
+};
+
+// The host's order follows a space-filling curve, which jumps now and then. A group that held both sides of a jump
+// would reach across half the picture, so a new one begins there.
+Order make_order(const AvatarView& avatar, const Scene& scene) {
     const int host_ends[4] = {scene.offset_blocks, scene.head_blocks, scene.head_blocks + scene.match.matched_blocks,
                               scene.blocks};
+    std::vector<float> sizes;  // of groups cut without regard to jumps
+    Extent extent;
+    int members = 0;
+    for (int32_t slot = 0; slot < scene.blocks * kLanes; ++slot) {
+        if (scene.source[size_t(slot)] >= 0) extent.add(rest_place(avatar, scene, slot));
+        if (++members < kWarp) continue;
+        sizes.push_back(extent.size());
+        extent = Extent();
+        members = 0;
+    }
+    std::nth_element(sizes.begin(), sizes.begin() + std::ptrdiff_t(sizes.size() / 2), sizes.end());
+    const float largest = sizes.empty() ? 1e30f : 3 * sizes[sizes.size() / 2];
+
     Order order;
-    int block = 0;
+    int32_t slot = 0;
     for (int kind = 0; kind < 4; ++kind) {
-        for (; block < host_ends[kind]; ++block)
-            for (int lane = 0; lane < kLanes; ++lane) order.slot.push_back(block * kLanes + lane);
-        order.slot.resize((order.slot.size() + kWarp - 1) / kWarp * kWarp, -1);
+        const auto close = [&] { order.slot.resize((order.slot.size() + kWarp - 1) / kWarp * kWarp, -1); };
+        for (extent = Extent(); slot < host_ends[kind] * kLanes; ++slot) {
+            if (scene.source[size_t(slot)] < 0) continue;
+            const Vector3<float> p = rest_place(avatar, scene, slot);
+            extent.add(p);
+            if (order.slot.size() % kWarp == 0 || extent.size() > largest) {
+                close();
+                extent = Extent();
+                extent.add(p);
+            }
+            order.slot.push_back(slot);
+        }
+        close();
         order.ends[kind] = int(order.slot.size() / kWarp);
     }
     return order;
@@ -121,9 +172,15 @@ void pack_network(const Scene& scene, const Order& order, const NetworkView& vie
     out.rank = padded_rank(n.rank);
     out.trunk_weight_0.upload(to_vector(n.trunk_weight_0));
     out.trunk_bias_0.upload(to_vector(n.trunk_bias_0));
-    out.trunk_weight_1.upload(to_vector(n.trunk_weight_1));
+    // Rows of zeros for the padding of the layer before, so that a layer may read all of it.
+    const auto padded_rows = [&](const Buffer<float>& weight, int rows, int columns) {
+        std::vector<float> values(size_t(rows) * columns, 0.0f);
+        std::copy_n(weight.data(), std::min(weight.size(), values.size()), values.data());
+        return values;
+    };
+    out.trunk_weight_1.upload(padded_rows(n.trunk_weight_1, out.hidden0, out.hidden1));
     out.trunk_bias_1.upload(to_vector(n.trunk_bias_1));
-    out.head_weight_0.upload(to_vector(n.head_weight_0));
+    out.head_weight_0.upload(padded_rows(n.head_weight_0, out.hidden1, out.hidden2));
     out.anchor_bias.upload(to_vector(n.anchor_bias));
     std::vector<float> weight(size_t(n.hidden2) * out.rank), bias(size_t(out.rank));
     for (int k = 0; k < n.rank; ++k) {
@@ -184,13 +241,16 @@ void pack_network(const Scene& scene, const Order& order, const NetworkView& vie
 void pack_match(const Scene& scene, const Order& order, DeviceScene& out) {
     const ColourMatch& match = scene.match;
     const int rank = scene.network.rank;
-    std::vector<uint32_t> latent;
-    for (const int anchor : match.anchor)
-        for (int k = 0; k < rank; ++k) latent.push_back(uint32_t(anchor * out.rank + k));
-    out.match_terms = int(latent.size());
-    out.match_latent.upload(latent);
-    // The host has [anchor][rank][sector][3], which is [term][sector][3].
-    out.match_coefficient.upload(match.coefficient);
+    // The host has [anchor that the band mixes][rank][sector][3].
+    std::vector<float> coefficient(size_t(out.anchors) * out.rank * kMatchValues);
+    std::vector<uint8_t> used(size_t(out.anchors) / 16);
+    for (size_t a = 0; a < match.anchor.size(); ++a) {
+        used[size_t(match.anchor[a]) / 16] = 1;
+        std::copy_n(match.coefficient.data() + a * rank * kMatchValues, size_t(rank) * kMatchValues,
+                    coefficient.data() + size_t(match.anchor[a]) * out.rank * kMatchValues);
+    }
+    out.match_coefficient.upload(coefficient);
+    out.match_used.upload(used);
     out.match_rest.upload(&match.rest_difference[0][0], size_t(config::kSectors) * 3);
     const int first = order.ends[1], groups = order.ends[2] - first;
     std::vector<float> weight(size_t(groups) * config::kSectors * kWarp);
@@ -223,7 +283,7 @@ void pack_torso(const Scene& scene, const Order& order, DeviceScene& out) {
 
 DeviceScene upload_scene(const AvatarView& avatar) {
     const Scene scene = pack_scene(avatar);
-    const Order order = make_order(scene);
+    const Order order = make_order(avatar, scene);
     DeviceScene out;
     out.offset_groups = order.ends[0];
     out.head_groups = order.ends[1];
@@ -265,7 +325,7 @@ size_t DeviceScene::bytes() const {
     return skin_bytes() + deform_bytes() + faces.bytes() + joint_rest.bytes() + joint_expression.bytes() +
            trunk_weight_0.bytes() + trunk_bias_0.bytes() + trunk_weight_1.bytes() + trunk_bias_1.bytes() +
            head_weight_0.bytes() + head_bias_1.bytes() + basis_begin.bytes() + basis_channels.bytes() +
-           match_latent.bytes() + match_coefficient.bytes() + match_rest.bytes();
+           match_used.bytes() + match_coefficient.bytes() + match_rest.bytes();
 }
 
 }  // namespace being::cuda

@@ -12,7 +12,7 @@ namespace being::cuda {
 
 struct DeviceScene {
     int vertices = 0, offset_groups = 0, head_groups = 0, matched_groups = 0, groups = 0;
-    int hidden0 = 0, hidden1 = 0, hidden2 = 0, hidden2_unpadded = 0, anchors = 0, rank = 0, match_terms = 0;
+    int hidden0 = 0, hidden1 = 0, hidden2 = 0, hidden2_unpadded = 0, anchors = 0, rank = 0;
     int head_count = 0, torso_count = 0;
     Vector3<float> seam_centre{}, seam_axis{};
     float seam_radius = 0, seam_half_height = 0, depth_softness = 0;
@@ -34,7 +34,7 @@ struct DeviceScene {
     DeviceArray<uint2> anchor_index;
     DeviceArray<float4> anchor_weight;
     DeviceArray<float> torso_weights;
-    DeviceArray<uint32_t> match_latent;
+    DeviceArray<uint8_t> match_used;
     DeviceArray<float> match_coefficient, match_rest, match_weight;
 
     size_t bytes() const;

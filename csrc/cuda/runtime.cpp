@@ -40,7 +40,9 @@ std::vector<DeviceInfo> devices(std::string* why) {
     const cudaError_t error = cudaGetDeviceCount(&count);
     if (error != cudaSuccess) {
         cudaGetLastError();
-        if (why) *why = cudaGetErrorString(error);
+        int driver = 0;
+        cudaDriverGetVersion(&driver);
+        if (why) *why = driver == 0 ? "no NVIDIA driver" : cudaGetErrorString(error);
         return {};
     }
     if (count == 0 && why) *why = "no CUDA device";

@@ -4,8 +4,8 @@
 #include <chrono>
 #include <cmath>
 
+#include "csrc/engine/plate.h"
 #include "csrc/engine/pose.h"
-#include "kernels/common/colour.h"
 
 namespace being {
 namespace {
@@ -345,33 +345,9 @@ void Engine::set_background(const uint8_t* rgb) {
 const uint8_t* Engine::plate_for(Format format) {
     Buffer<uint8_t>& plate = plate_[int(format)];
     if (plate_made_[int(format)]) return plate.data();
-    const int width = camera_.width, height = camera_.height;
-    const size_t pixels = size_t(width) * height, source_stride = size_t(columns_) * kMacro * 4;
-    const auto pixel = [&](int x, int y) { return background_.data() + y * source_stride + size_t(x) * 4; };
-    plate.resize(format == Format::kRgb ? pixels * 3 : format == Format::kRgba ? pixels * 4 : pixels * 3 / 2);
-    if (format == Format::kRgb && has_background_) {
-        for (int y = 0; y < height; ++y)
-            for (int x = 0; x < width; ++x)
-                std::copy(pixel(x, y), pixel(x, y) + 3, plate.data() + (size_t(y) * width + x) * 3);
-    } else if (format == Format::kNv12) {
-        const auto ycbcr = [&](int x, int y) {
-            const uint8_t black[3] = {}, *p = has_background_ ? pixel(x, y) : black;
-            return rgb_to_ycbcr709(Vector3<float>{p[0] / 255.0f, p[1] / 255.0f, p[2] / 255.0f});
-        };
-        uint8_t* chroma = plate.data() + pixels;
-        for (int y = 0; y < height; y += 2)
-            for (int x = 0; x < width; x += 2) {
-                float cb = 0, cr = 0;
-                for (int i = 0; i < 4; ++i) {
-                    const Vector3<float> c = ycbcr(x + (i & 1), y + i / 2);
-                    plate[size_t(y + i / 2) * width + x + (i & 1)] = uint8_t(std::lrintf(c.x));
-                    cb += c.y;
-                    cr += c.z;
-                }
-                chroma[size_t(y / 2) * width + x] = uint8_t(cb * 0.25f + 0.5f);
-                chroma[size_t(y / 2) * width + x + 1] = uint8_t(cr * 0.25f + 0.5f);
-            }
-    }
+    plate.resize(plate_bytes(format, camera_.width, camera_.height));
+    make_plate(format, camera_.width, camera_.height, has_background_ ? background_.data() : nullptr,
+               size_t(columns_) * kMacro * 4, plate.data());
     plate_made_[int(format)] = true;
     return plate.data();
 }

@@ -20,6 +20,20 @@ __device__ inline void let_next_kernel_start() {
 #endif
 }
 
+// The stage of a block's session. A single session's goes by value, as a kernel parameter, from where its pointers cost
+// nothing to read; those of many lie in device memory.
+template <class Stage>
+struct Sessions {
+    Stage first;
+    const Stage* all;
+};
+
+template <bool kOne, class Stage>
+__device__ inline Stage stage_of(const Sessions<Stage>& sessions, unsigned session) {
+    if constexpr (kOne) return sessions.first;
+    return sessions.all[session];
+}
+
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, bool overlap, cudaStream_t stream,
             Arguments... arguments) {
