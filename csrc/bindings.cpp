@@ -135,7 +135,8 @@ py::array_t<float> skin(const py::object& rest, const py::object& expression_bas
     const py::array_t<float> pose_array = basis_of(pose_basis, "pose_basis", vertices, config::kPoseFeatures);
     const Parameters params({expression, rotation, neck, jaw, eyes, translation, eyelids}, expressions);
     threads = checked_threads(threads);
-    const cpu::Stages& stages = cpu::stages(check_level(""));
+    const std::string level = check_level("");
+    const cpu::Stages& stages = cpu::stages(level);
 
     py::array_t<float> result({params.frames, vertices, py::ssize_t(3)});
     float* out = result.mutable_data();

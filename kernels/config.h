@@ -10,7 +10,8 @@ constexpr float kJacobianMargin = 1.3f;  // 3D Gaussian Splatting's clamp of the
 constexpr float kAlphaCutoff = 1.0f / 255.0f;
 constexpr float kLog2AlphaCutoff = -7.99435344f;
 constexpr float kLargestAlpha = 0.999f;
-constexpr float kTransmittanceStop = 1e-4f;  // a tile all of whose pixels let less through is finished
+// A tile all of whose pixels let less through is finished: what is left out is at most a quarter of a step of 1/255.
+constexpr float kTransmittanceStop = 1.0f / 1024.0f;
 constexpr float kFadeStart = 0.10f;          // cosine past the silhouette at which a surface Gaussian is gone
 constexpr float kFadeWidth = 0.15f;
 constexpr int kSectors = 8;            // of the colour match around the neck

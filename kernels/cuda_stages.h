@@ -28,6 +28,9 @@ constexpr int kSkinColumnsPerLane = 18;                                 // 8 * 1
 constexpr int kSkinPadded = kSkinLanes * kSkinColumnsPerLane;
 constexpr int kSkinChunks = 7;  // of 8 halves: 18 columns * 3 axes = 54, padded to 56
 
+// The rasterizer's blocks take lists in fours; what took longest in the last frame is drawn first.
+constexpr int kListsPerBlock = 4, kCostClasses = 64, kCostPerClass = 32;
+
 // What the host gives a frame of a session; lies in pinned memory that the device reads.
 struct alignas(16) FrameInput {
     float expression[kExpressions], rotation[3], neck[3], jaw[3], eyes[6], translation[3], eyelids[2];
@@ -48,6 +51,8 @@ struct FrameState {
     float shared[256];            // hidden layer of the offset network, the part that all anchors share
     uint32_t largest_latent[64];  // per rank: bits of the largest |latent| of any anchor
     uint32_t segments_needed;     // longest list that did not fit; 0: all fitted
+    // Blocks of the rasterizer by what they cost in the last frame: how many there are, and have been placed.
+    uint32_t class_count[kCostClasses], class_placed[kCostClasses];
     uint32_t spilled;             // keys in RasterizeStage::spill, or that there was no room for
     uint8_t* pixels;
     float *alpha, *depth;
@@ -111,6 +116,8 @@ struct SkinStage {
     float* match;                    // out [anchors / 16][kMatchValues]
     uint32_t* list_count;            // emptied here for `bin`
     int lists;
+    const uint4* cost;  // [blocks], see DeformStage
+    int blocks;
 };
 
 // most_*: over the sessions.
@@ -166,12 +173,10 @@ struct DeformStage {
     uint32_t* list_count;  // [rows * columns] groups that reach these 8x8 pixels of the picture
     uint2* list;           // [rows * columns][list_capacity] group, mask of its lanes
     int list_capacity;
-    // What took longest in the last frame shall be drawn first. Lists in fours, as blocks of the rasterizer take them.
-    const uint32_t* cost;  // [rows * columns, padded to kListsPerBlock] of the last frame
-    uint32_t* order;       // out [blocks]
+    const uint4* cost;  // [blocks] of the last frame, of each of a block's lists
+    int blocks;         // of the rasterizer
+    uint32_t* order;    // out [blocks]
 };
-
-constexpr int kListsPerBlock = 4;
 
 void launch_deform_project(const StageArray<DeformStage>& stages, int most_groups, int rank, bool overlap,
                            cudaStream_t stream);

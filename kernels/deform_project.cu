@@ -16,6 +16,7 @@
 #include "kernels/common/rotation.h"
 #include "kernels/common/triangle_frame.h"
 #include "kernels/cuda_stages.h"
+#include "kernels/device/cost_class.cuh"
 #include "kernels/device/overlap.cuh"
 #include "kernels/device/packed.cuh"
 
@@ -352,40 +353,23 @@ __device__ void project(const DeformStage& s, int group, int lane, const Gaussia
     out[1] = words[1];
 }
 
-// Blocks of lists by falling cost of the last frame, roughly: what takes long must not be the last to begin. Within a
-// class the order differs from run to run; the picture does not depend on it.
-__device__ void order_lists(const DeformStage& s, uint32_t* begin) {
-    constexpr unsigned kClasses = 256, kCostPerClass = 16;
-    static_assert(kListsPerBlock == 4 && kClasses == 2 * kThreads && kClasses <= kCells, "below");
-    const unsigned t = threadIdx.x, blocks = (unsigned(s.rows * s.columns) + kListsPerBlock - 1) / kListsPerBlock;
-    const auto class_of = [&](unsigned block) {
-        const uint4 cost = reinterpret_cast<const uint4*>(s.cost)[block];
-        return kClasses - 1 - min(max(max(cost.x, cost.y), max(cost.z, cost.w)) / kCostPerClass, kClasses - 1);
-    };
-    begin[t] = begin[t + kThreads] = 0;
-    __syncthreads();
-#pragma unroll 8
-    for (unsigned block = t; block < blocks; block += kThreads) atomicAdd(begin + class_of(block), 1u);
-    __syncthreads();
-    if (t < kWarp) {  // counts to first places, eight classes per lane
-        constexpr unsigned kEach = kClasses / kWarp;
-        uint32_t mine = 0;
-        for (unsigned i = 0; i < kEach; ++i) mine += begin[t * kEach + i];
-        uint32_t sum = mine;
-        for (unsigned offset = 1; offset < kWarp; offset *= 2) {
-            const uint32_t below = __shfl_up_sync(kAll, sum, offset);
-            if (t >= offset) sum += below;
-        }
-        sum -= mine;
-        for (unsigned i = 0; i < kEach; ++i) {
-            const uint32_t here = begin[t * kEach + i];
-            begin[t * kEach + i] = sum;
-            sum += here;
-        }
+// Puts the rasterizer's blocks in order, 32 at a time.
+__device__ void order_blocks(const DeformStage& s, int first, unsigned lane) {
+    static_assert(kCostClasses == 2 * kWarp, "two classes per lane");
+    const uint2 count = reinterpret_cast<const uint2*>(s.state->class_count)[lane];
+    uint32_t begin = count.x + count.y;
+    for (unsigned offset = 1; offset < kWarp; offset *= 2) {
+        const uint32_t below = __shfl_up_sync(kAll, begin, offset);
+        if (lane >= offset) begin += below;
     }
-    __syncthreads();
-#pragma unroll 8
-    for (unsigned block = t; block < blocks; block += kThreads) s.order[atomicAdd(begin + class_of(block), 1u)] = block;
+    begin -= count.x + count.y;
+    const int block = first + int(lane);
+    const bool present = block < s.blocks;
+    const unsigned c = present ? cost_class(s.cost[block]) : 0;
+    const uint32_t class_begin =
+        __shfl_sync(kAll, begin, int(c / 2)) + __shfl_sync(kAll, count.x, int(c / 2)) * (c % 2);
+    const uint32_t place = class_begin + take_place(s.state->class_placed, c, present, lane);
+    if (present) s.order[place] = uint32_t(block);
 }
 
 template <int kQuads, bool kOne>
@@ -395,14 +379,9 @@ __global__ void __launch_bounds__(kThreads)
     __shared__ Map maps[kWarps];
     const DeformStage s = stage_of<kOne>(sessions, blockIdx.y);
     Map& map = maps[threadIdx.x / kWarp];
-    const int lane = int(threadIdx.x) % kWarp, first = int(blockIdx.x - 1) * kWarps,
+    const int lane = int(threadIdx.x) % kWarp, first = int(blockIdx.x) * kWarps,
               group = first + int(threadIdx.x) / kWarp;
     let_next_kernel_start();
-    if (blockIdx.x == 0) {
-        order_lists(s, maps[0].mask);
-        wait_for_previous_kernel();
-        return;
-    }
 
     // What no frame changes, before the frame is known.
     Gaussian g{};
@@ -423,6 +402,7 @@ __global__ void __launch_bounds__(kThreads)
         }
     }
     wait_for_previous_kernel();
+    for (int i = group * kWarp; i < s.blocks; i += int(gridDim.x) * int(kThreads)) order_blocks(s, i, unsigned(lane));
 
     // Sectors are needed by the whole block, if by one group of it.
     if (first < s.matched_groups && first + kWarps > s.head_groups) match_colours(s, match);
@@ -454,7 +434,7 @@ __global__ void __launch_bounds__(kThreads)
 
 void launch_deform_project(const StageArray<DeformStage>& stages, int most_groups, int rank, bool overlap,
                            cudaStream_t stream) {
-    const dim3 grid{1 + unsigned((most_groups + kWarps - 1) / kWarps), unsigned(stages.count)};
+    const dim3 grid{unsigned(most_groups > 0 ? (most_groups + kWarps - 1) / kWarps : 1), unsigned(stages.count)};
     const Sessions<DeformStage> sessions{stages.host[0], stages.device};
     const auto start = [&](auto one, auto many) {
         launch(stages.count == 1 ? one : many, grid, dim3(kThreads), 0, overlap, stream, sessions);

@@ -167,6 +167,7 @@ __global__ void __launch_bounds__(kThreads) pose_kernel(const __grid_constant__ 
         *s.frame = frame + 1;
     }
     if (t < 64) state.largest_latent[t] = 0;
+    if (t < kCostClasses) state.class_count[t] = state.class_placed[t] = 0;
     __syncthreads();
 
     if (t >= kNetworkThreads) return find_joints(s, shared, lane, state);

@@ -59,6 +59,13 @@ struct LaneState {
     float4 colour[kRowsPerLane];  // premultiplied; w: depth, weighted
 };
 
+// Read once: the compiler takes threadIdx for cheap and would read it again in every loop.
+__device__ unsigned lane_of_warp() {
+    unsigned lane;
+    asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+    return lane;
+}
+
 __device__ float fast_power_of_two(float x) {
     float result;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
@@ -335,7 +342,7 @@ __global__ void __launch_bounds__(kThreads, 8)
     rasterize_kernel(const __grid_constant__ Sessions<RasterizeStage> sessions) {
     __shared__ WarpShared warps[kWarps];
     const RasterizeStage s = stage_of<kOne>(sessions, blockIdx.y);
-    const unsigned warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, lists = s.columns * s.rows;
+    const unsigned warp = threadIdx.x / kWarp, lane = lane_of_warp(), lists = s.columns * s.rows;
     WarpShared& shared = warps[warp];
     wait_for_previous_kernel();
     const unsigned index = s.order[blockIdx.x] * kWarps + warp;

@@ -11,6 +11,7 @@
 
 #include "kernels/common/linear.h"
 #include "kernels/cuda_stages.h"
+#include "kernels/device/cost_class.cuh"
 #include "kernels/device/overlap.cuh"
 
 namespace being::cuda {
@@ -66,14 +67,16 @@ __device__ void skin_vertices(const SkinStage& s, int block) {
 
 // Sixteen anchors, a thread per anchor and four ranks; then what these anchors add to the colour match.
 __device__ void find_latents(const SkinStage& s, int sixteen) {
-    extern __shared__ float4 staged[];  // [hidden][quads] weights, [16][quads] latents, then the shared half of a layer
+    extern __shared__ float4 staged[];  // [hidden][quads] weights, [16][quads] latents, [hidden][16] bias, [hidden] shared
     const unsigned quads = unsigned(s.rank_stride) / 4, t = threadIdx.x, quad = t / 16, lane = t % 16;
     const bool inside = quad < quads;
     float4* latents = staged + s.hidden * quads;
-    auto* shared = reinterpret_cast<float*>(latents + 16 * quads);
+    auto* bias = reinterpret_cast<float*>(latents + 16 * quads);
+    float* shared = bias + s.hidden * 16;
     for (unsigned i = t; i < s.hidden * quads; i += kThreads)
         staged[i] = __ldg(reinterpret_cast<const float4*>(s.head_weight) + i);
-    const float* bias = s.anchor_bias + size_t(sixteen) * s.hidden * 16 + lane;
+    for (unsigned i = t; i < s.hidden * 16u; i += kThreads)
+        bias[i] = __ldg(s.anchor_bias + size_t(sixteen) * s.hidden * 16 + i);
     float4 z = __ldg(reinterpret_cast<const float4*>(s.head_bias) + (inside ? quad : 0));
     const bool matched = __ldg(s.match_used + sixteen);
     wait_for_previous_kernel();
@@ -82,7 +85,7 @@ __device__ void find_latents(const SkinStage& s, int sixteen) {
     if (inside) {
 #pragma unroll 8
         for (int j = 0; j < s.hidden; ++j) {
-            const float a = larger(__ldg(bias + j * 16) + shared[j], 0.0f);
+            const float a = larger(bias[j * 16 + lane] + shared[j], 0.0f);
             const float4 w = staged[j * quads + quad];
             z = {fused(a, w.x, z.x), fused(a, w.y, z.y), fused(a, w.z, z.z), fused(a, w.w, z.w)};
         }
@@ -136,7 +139,10 @@ __global__ void __launch_bounds__(kThreads)
         skin_vertices(s, skin_block);
     else
         wait_for_previous_kernel();
-    for (int i = block * kThreads + int(threadIdx.x); i < s.lists; i += int(gridDim.x) * kThreads) s.list_count[i] = 0;
+    const int all_threads = int(gridDim.x) * kThreads, first = block * kThreads + int(threadIdx.x);
+    for (int i = first; i < s.lists; i += all_threads) s.list_count[i] = 0;
+    for (int i = first; i - int(threadIdx.x % kWarp) < s.blocks; i += all_threads)
+        take_place(s.state->class_count, i < s.blocks ? cost_class(s.cost[i]) : 0, i < s.blocks, threadIdx.x % kWarp);
 }
 
 }  // namespace
@@ -147,14 +153,14 @@ void launch_skin(const StageArray<SkinStage>& stages, int most_vertices, bool ov
     for (int i = 0; i < stages.count; ++i) {
         const SkinStage& s = stages.host[i];
         if (s.anchors == 0) continue;
-        const size_t bytes = (size_t(s.hidden + 16) * s.rank_stride + size_t(s.hidden)) * sizeof(float);
+        const size_t bytes = (size_t(s.hidden + 16) * s.rank_stride + size_t(s.hidden) * 17) * sizeof(float);
         network_blocks = s.anchors / 16 > network_blocks ? s.anchors / 16 : network_blocks;
         staged = bytes > staged ? bytes : staged;
     }
     const int skin_blocks = (most_vertices + kVertices - 1) / kVertices;
     const int blocks = network_blocks + skin_blocks > 0 ? network_blocks + skin_blocks : 1;
     const auto kernel = stages.count == 1 ? skin_kernel<true> : skin_kernel<false>;
-    constexpr int kLargestStaged = ((256 + 16) * 64 + 256) * int(sizeof(float));
+    constexpr int kLargestStaged = ((256 + 16) * 64 + 256 * 17) * int(sizeof(float));
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kLargestStaged);
     launch(kernel, dim3(unsigned(blocks), unsigned(stages.count)), dim3(kThreads), staged, overlap, stream,
            Sessions<SkinStage>{stages.host[0], stages.device}, network_blocks);

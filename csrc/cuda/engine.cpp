@@ -362,6 +362,8 @@ void Engine::write_stages() {
         k.match = session.match.data();
         k.list_count = session.list_count.data();
         k.lists = columns_ * rows_;
+        k.cost = reinterpret_cast<const uint4*>(session.cost.data());
+        k.blocks = int(session.order.size());
         skin.push_back(k);
 
         DeformStage d{};
@@ -397,7 +399,8 @@ void Engine::write_stages() {
         d.list_count = session.list_count.data();
         d.list = session.list.data();
         d.list_capacity = list_capacity_;
-        d.cost = session.cost.data();
+        d.cost = k.cost;
+        d.blocks = k.blocks;
         d.order = session.order.data();
         deform.push_back(d);
 
