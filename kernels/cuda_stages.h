@@ -53,7 +53,7 @@ struct FrameState {
     uint32_t segments_needed;     // longest list that did not fit; 0: all fitted
     // Blocks of the rasterizer by what they cost in the last frame: how many there are, and have been placed.
     uint32_t class_count[kCostClasses], class_placed[kCostClasses];
-    uint32_t spilled;             // keys in RasterizeStage::spill, or that there was no room for
+    uint32_t spilled;  // keys in RasterizeStage::spill, or that there was no room for
     uint8_t* pixels;
     float *alpha, *depth;
 };

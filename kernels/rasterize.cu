@@ -342,7 +342,8 @@ __global__ void __launch_bounds__(kThreads, 8)
     rasterize_kernel(const __grid_constant__ Sessions<RasterizeStage> sessions) {
     __shared__ WarpShared warps[kWarps];
     const RasterizeStage s = stage_of<kOne>(sessions, blockIdx.y);
-    const unsigned warp = threadIdx.x / kWarp, lane = lane_of_warp(), lists = s.columns * s.rows;
+    const unsigned warp = __shfl_sync(kAllLanes, threadIdx.x / kWarp, 0), lane = lane_of_warp(),
+                   lists = s.columns * s.rows;
     WarpShared& shared = warps[warp];
     wait_for_previous_kernel();
     const unsigned index = s.order[blockIdx.x] * kWarps + warp;

@@ -67,7 +67,8 @@ __device__ void skin_vertices(const SkinStage& s, int block) {
 
 // Sixteen anchors, a thread per anchor and four ranks; then what these anchors add to the colour match.
 __device__ void find_latents(const SkinStage& s, int sixteen) {
-    extern __shared__ float4 staged[];  // [hidden][quads] weights, [16][quads] latents, [hidden][16] bias, [hidden] shared
+    extern __shared__ float4
+        staged[];  // [hidden][quads] weights, [16][quads] latents, [hidden][16] bias, [hidden] shared
     const unsigned quads = unsigned(s.rank_stride) / 4, t = threadIdx.x, quad = t / 16, lane = t % 16;
     const bool inside = quad < quads;
     float4* latents = staged + s.hidden * quads;

@@ -1,6 +1,7 @@
 #include "csrc/cuda/packing.h"
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 
 #include "csrc/engine/scene.h"
@@ -30,6 +31,14 @@ Vector3<float> rest_place(const AvatarView& avatar, const Scene& scene, int32_t 
     return {p[0], p[1], p[2]};
 }
 
+// The area that a Gaussian covers at most: the product of its two largest standard deviations, square metres.
+float area_of(const AvatarView& avatar, const Scene& scene, int32_t slot) {
+    const int32_t i = scene.source[size_t(slot)];
+    const GaussiansView& g = slot >= scene.head_blocks * kLanes ? avatar.torso : avatar.head;
+    const float* s = g.log_scale + 3 * i;
+    return std::exp(s[0] + s[1] + s[2] - std::min({s[0], s[1], s[2]}));
+}
+
 struct Extent {
     float low[3] = {1e30f, 1e30f, 1e30f}, high[3] = {-1e30f, -1e30f, -1e30f};
     void add(const Vector3<float>& p) {
@@ -42,36 +51,52 @@ struct Extent {
     float size() const { return std::max({high[0] - low[0], high[1] - low[1], high[2] - low[2]}); }
 };
 
-// The host's order follows a space-filling curve, which jumps now and then. A group that held both sides of a jump
-// would reach across half the picture, so a new one begins there.
+float median(std::vector<float> values) {
+    if (values.empty()) return 0;
+    const auto middle = values.begin() + std::ptrdiff_t(values.size() / 2);
+    std::nth_element(values.begin(), middle, values.end());
+    return *middle;
+}
+
+// The host's order follows a space-filling curve, which jumps now and then: a group that held both sides of a jump
+// would reach across half the picture. And a group of nothing but large splats would keep its warp busy long after all
+// others: so many lists each of them reaches. So a new group begins at a jump, and where the sum of areas would be many
+// times that of an ordinary group.
 Order make_order(const AvatarView& avatar, const Scene& scene) {
+    constexpr float kLargestJump = 3, kLargestArea = 3;  // times the median group's
     const int host_ends[4] = {scene.offset_blocks, scene.head_blocks, scene.head_blocks + scene.match.matched_blocks,
                               scene.blocks};
-    std::vector<float> sizes;  // of groups cut without regard to jumps
+    std::vector<float> sizes, areas;
     Extent extent;
     int members = 0;
     for (int32_t slot = 0; slot < scene.blocks * kLanes; ++slot) {
-        if (scene.source[size_t(slot)] >= 0) extent.add(rest_place(avatar, scene, slot));
+        if (scene.source[size_t(slot)] < 0) continue;
+        extent.add(rest_place(avatar, scene, slot));
+        areas.push_back(area_of(avatar, scene, slot));
         if (++members < kWarp) continue;
         sizes.push_back(extent.size());
         extent = Extent();
         members = 0;
     }
-    std::nth_element(sizes.begin(), sizes.begin() + std::ptrdiff_t(sizes.size() / 2), sizes.end());
-    const float largest = sizes.empty() ? 1e30f : 3 * sizes[sizes.size() / 2];
+    const float largest = sizes.empty() ? 1e30f : kLargestJump * median(sizes);
+    const float largest_area = kLargestArea * kWarp * median(areas);
 
     Order order;
     int32_t slot = 0;
     for (int kind = 0; kind < 4; ++kind) {
         const auto close = [&] { order.slot.resize((order.slot.size() + kWarp - 1) / kWarp * kWarp, -1); };
+        float area = 0;
         for (extent = Extent(); slot < host_ends[kind] * kLanes; ++slot) {
             if (scene.source[size_t(slot)] < 0) continue;
             const Vector3<float> p = rest_place(avatar, scene, slot);
+            const float own = area_of(avatar, scene, slot);
             extent.add(p);
-            if (order.slot.size() % kWarp == 0 || extent.size() > largest) {
+            area += own;
+            if (order.slot.size() % kWarp == 0 || extent.size() > largest || area > largest_area) {
                 close();
                 extent = Extent();
                 extent.add(p);
+                area = own;
             }
             order.slot.push_back(slot);
         }
