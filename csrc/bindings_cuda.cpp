@@ -8,6 +8,7 @@
 #include "csrc/bindings_dlpack.h"
 #include "csrc/cpu/half.h"
 #include "csrc/cuda/engine.h"
+#include "csrc/cuda/measure.h"
 
 namespace being {
 namespace {
@@ -219,6 +220,15 @@ class PyCudaEngine {
         return arrays.dict();
     }
 
+    // Bytes that a frame's stages read of what no frame changes, at most.
+    py::dict stage_bytes(int session) const {
+        check_session(session);
+        py::dict bytes;
+        bytes["skin"] = engine_->scene(session).skin_bytes();
+        bytes["deform"] = engine_->scene(session).deform_bytes();
+        return bytes;
+    }
+
     size_t memory() const { return engine_->bytes(); }
     int sessions() const { return engine_->sessions(); }
     int list_capacity() const { return engine_->list_capacity(); }
@@ -267,6 +277,25 @@ py::list cuda_devices() {
     return result;
 }
 
+class PyPartition {
+  public:
+    PyPartition(int multiprocessors, int device) {
+        on_device([&] { part_ = std::make_unique<cuda::Partition>(device, multiprocessors); });
+    }
+    uintptr_t stream() const { return reinterpret_cast<uintptr_t>(part_->stream()); }
+    int multiprocessors() const { return part_->multiprocessors(); }
+
+  private:
+    std::unique_ptr<cuda::Partition> part_;
+};
+
+double cuda_copy_bandwidth(int device) {
+    return on_device([&] {
+        const py::gil_scoped_release release;
+        return cuda::copy_bandwidth(device);
+    });
+}
+
 void check_cuda_device(int device) {
     on_device([&] { cuda::usable_device(device); });
 }
@@ -277,6 +306,11 @@ void bind_cuda(py::module_& module) {
     module.attr("cuda_architectures") = cuda::built_architectures();
     module.def("cuda_devices", &cuda_devices);
     module.def("check_cuda_device", &check_cuda_device, py::arg("device") = 0);
+    module.def("cuda_copy_bandwidth", &cuda_copy_bandwidth, py::arg("device") = 0);
+    py::class_<PyPartition>(module, "CudaPartition")
+        .def(py::init<int, int>(), py::arg("multiprocessors"), py::arg("device") = 0)
+        .def_property_readonly("stream", &PyPartition::stream)
+        .def_property_readonly("multiprocessors", &PyPartition::multiprocessors);
     py::class_<PyOutputBuffer>(module, "CudaBuffer")
         .def(py::init<int, size_t>(), py::arg("device"), py::arg("bytes"))
         .def("dlpack", &PyOutputBuffer::dlpack, py::arg("shape"))
@@ -299,6 +333,7 @@ void bind_cuda(py::module_& module) {
         .def("wait_for_copy", &PyCudaEngine::wait_for_copy, py::arg("buffer"))
         .def("stage_times", &PyCudaEngine::stage_times)
         .def("splats", &PyCudaEngine::splats, py::arg("session") = 0)
+        .def("stage_bytes", &PyCudaEngine::stage_bytes, py::arg("session") = 0)
         .def_property_readonly("memory", &PyCudaEngine::memory)
         .def_property_readonly("sessions", &PyCudaEngine::sessions)
         .def_property_readonly("list_capacity", &PyCudaEngine::list_capacity)
