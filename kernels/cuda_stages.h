@@ -121,7 +121,7 @@ struct SkinStage {
 };
 
 // most_*: over the sessions.
-void launch_skin(const StageArray<SkinStage>& stages, int most_vertices, bool overlap, cudaStream_t stream);
+void launch_skin(const StageArray<SkinStage>& stages, int most_vertices, cudaStream_t stream);
 
 // ---------------------------------------------------------------- deform, project and bin
 
@@ -178,8 +178,7 @@ struct DeformStage {
     uint32_t* order;    // out [blocks]
 };
 
-void launch_deform_project(const StageArray<DeformStage>& stages, int most_groups, int rank, bool overlap,
-                           cudaStream_t stream);
+void launch_deform_project(const StageArray<DeformStage>& stages, int most_groups, int rank, cudaStream_t stream);
 
 // The rank that the bases and latents of a network of this rank are padded to, with zeros.
 int padded_rank(int rank);
@@ -206,7 +205,6 @@ struct RasterizeStage {
     FrameStatus* status;  // [kInputSlots], pinned
 };
 
-void launch_rasterize(const StageArray<RasterizeStage>& stages, int lists, Format format, bool overlap,
-                      cudaStream_t stream);
+void launch_rasterize(const StageArray<RasterizeStage>& stages, int lists, Format format, cudaStream_t stream);
 
 }  // namespace being::cuda

@@ -17,7 +17,7 @@
 #include "kernels/common/triangle_frame.h"
 #include "kernels/cuda_stages.h"
 #include "kernels/device/cost_class.cuh"
-#include "kernels/device/overlap.cuh"
+#include "kernels/device/launch.cuh"
 #include "kernels/device/packed.cuh"
 
 namespace being::cuda {
@@ -381,7 +381,6 @@ __global__ void __launch_bounds__(kThreads)
     Map& map = maps[threadIdx.x / kWarp];
     const int lane = int(threadIdx.x) % kWarp, first = int(blockIdx.x) * kWarps,
               group = first + int(threadIdx.x) / kWarp;
-    let_next_kernel_start();
 
     // What no frame changes, before the frame is known.
     Gaussian g{};
@@ -401,7 +400,6 @@ __global__ void __launch_bounds__(kThreads)
             reinterpret_cast<int4*>(&face)[1] = __ldg(from + 1);
         }
     }
-    wait_for_previous_kernel();
     for (int i = group * kWarp; i < s.blocks; i += int(gridDim.x) * int(kThreads)) order_blocks(s, i, unsigned(lane));
 
     // Sectors are needed by the whole block, if by one group of it.
@@ -432,12 +430,11 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void launch_deform_project(const StageArray<DeformStage>& stages, int most_groups, int rank, bool overlap,
-                           cudaStream_t stream) {
+void launch_deform_project(const StageArray<DeformStage>& stages, int most_groups, int rank, cudaStream_t stream) {
     const dim3 grid{unsigned(most_groups > 0 ? (most_groups + kWarps - 1) / kWarps : 1), unsigned(stages.count)};
     const Sessions<DeformStage> sessions{stages.host[0], stages.device};
     const auto start = [&](auto one, auto many) {
-        launch(stages.count == 1 ? one : many, grid, dim3(kThreads), 0, overlap, stream, sessions);
+        (stages.count == 1 ? one : many)<<<grid, kThreads, 0, stream>>>(sessions);
     };
     switch (rank) {
         case 16:

@@ -9,7 +9,7 @@
 
 #include "kernels/common/rotation.h"
 #include "kernels/cuda_stages.h"
-#include "kernels/device/overlap.cuh"
+#include "kernels/device/launch.cuh"
 
 namespace being::cuda {
 namespace {
@@ -110,7 +110,6 @@ __global__ void __launch_bounds__(kThreads) pose_kernel(const __grid_constant__ 
     extern __shared__ float4 staged[];
     const PoseStage s = stage_of<kOne>(sessions, blockIdx.x);
     const int t = int(threadIdx.x), warp = t / kWarp, lane = t % kWarp;
-    let_next_kernel_start();
 
     const uint32_t frame = *s.frame;
     static_assert(sizeof(FrameInput) % 16 == 0, "copied by 16 bytes");
@@ -204,8 +203,7 @@ void launch_pose(const StageArray<PoseStage>& stages, cudaStream_t stream) {
     }
     const auto kernel = stages.count == 1 ? pose_kernel<true> : pose_kernel<false>;
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kLargestStaged);
-    launch(kernel, dim3(unsigned(stages.count)), dim3(kThreads), staged, false, stream,
-           Sessions<PoseStage>{stages.host[0], stages.device});
+    kernel<<<unsigned(stages.count), kThreads, staged, stream>>>(Sessions<PoseStage>{stages.host[0], stages.device});
 }
 
 }  // namespace being::cuda

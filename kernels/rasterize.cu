@@ -17,8 +17,8 @@
 
 #include "kernels/common/colour.h"
 #include "kernels/cuda_stages.h"
+#include "kernels/device/launch.cuh"
 #include "kernels/device/matrix.cuh"
-#include "kernels/device/overlap.cuh"
 #include "kernels/device/packed.cuh"
 #include "kernels/device/warp_sort.cuh"
 
@@ -345,7 +345,6 @@ __global__ void __launch_bounds__(kThreads, 8)
     const unsigned warp = __shfl_sync(kAllLanes, threadIdx.x / kWarp, 0), lane = lane_of_warp(),
                    lists = s.columns * s.rows;
     WarpShared& shared = warps[warp];
-    wait_for_previous_kernel();
     const unsigned index = s.order[blockIdx.x] * kWarps + warp;
     const FrameState& frame_state = *s.state;
     const uint32_t needed = frame_state.segments_needed;
@@ -431,12 +430,11 @@ __global__ void __launch_bounds__(kThreads, 8)
 
 }  // namespace
 
-void launch_rasterize(const StageArray<RasterizeStage>& stages, int lists, Format format, bool overlap,
-                      cudaStream_t stream) {
+void launch_rasterize(const StageArray<RasterizeStage>& stages, int lists, Format format, cudaStream_t stream) {
     const dim3 grid{(unsigned(lists) + kWarps - 1) / kWarps, unsigned(stages.count)};
     const Sessions<RasterizeStage> sessions{stages.host[0], stages.device};
     const auto start = [&](auto one, auto many) {
-        launch(stages.count == 1 ? one : many, grid, dim3(kThreads), 0, overlap, stream, sessions);
+        (stages.count == 1 ? one : many)<<<grid, kThreads, 0, stream>>>(sessions);
     };
     switch (format) {
         case Format::kRgb:

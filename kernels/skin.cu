@@ -12,7 +12,7 @@
 #include "kernels/common/linear.h"
 #include "kernels/cuda_stages.h"
 #include "kernels/device/cost_class.cuh"
-#include "kernels/device/overlap.cuh"
+#include "kernels/device/launch.cuh"
 
 namespace being::cuda {
 namespace {
@@ -34,7 +34,6 @@ __device__ void skin_vertices(const SkinStage& s, int block) {
     const float4 rest = __ldg(s.rest + row);
     const float weight = __ldg(s.weights + row * kSkinLanes + lane);
 
-    wait_for_previous_kernel();
     const FrameState& state = *s.state;
     float sum[3] = {0, 0, 0};
     const float* coefficient = state.coefficient + lane * kSkinColumnsPerLane;
@@ -80,7 +79,6 @@ __device__ void find_latents(const SkinStage& s, int sixteen) {
         bias[i] = __ldg(s.anchor_bias + size_t(sixteen) * s.hidden * 16 + i);
     float4 z = __ldg(reinterpret_cast<const float4*>(s.head_bias) + (inside ? quad : 0));
     const bool matched = __ldg(s.match_used + sixteen);
-    wait_for_previous_kernel();
     if (t < s.hidden) shared[t] = s.state->shared[t];
     __syncthreads();
     if (inside) {
@@ -132,14 +130,11 @@ __global__ void __launch_bounds__(kThreads)
     skin_kernel(const __grid_constant__ Sessions<SkinStage> sessions, int network_blocks) {
     const SkinStage s = stage_of<kOne>(sessions, blockIdx.y);
     const int block = int(blockIdx.x), skin_block = block - network_blocks;
-    let_next_kernel_start();
     // The network's blocks first: they take longest.
     if (block < network_blocks && block * 16 < s.anchors)
         find_latents(s, block);
     else if (skin_block >= 0 && skin_block * kVertices < s.vertices)
         skin_vertices(s, skin_block);
-    else
-        wait_for_previous_kernel();
     const int all_threads = int(gridDim.x) * kThreads, first = block * kThreads + int(threadIdx.x);
     for (int i = first; i < s.lists; i += all_threads) s.list_count[i] = 0;
     for (int i = first; i - int(threadIdx.x % kWarp) < s.blocks; i += all_threads)
@@ -148,7 +143,7 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void launch_skin(const StageArray<SkinStage>& stages, int most_vertices, bool overlap, cudaStream_t stream) {
+void launch_skin(const StageArray<SkinStage>& stages, int most_vertices, cudaStream_t stream) {
     int network_blocks = 0;
     size_t staged = 0;
     for (int i = 0; i < stages.count; ++i) {
@@ -163,8 +158,8 @@ void launch_skin(const StageArray<SkinStage>& stages, int most_vertices, bool ov
     const auto kernel = stages.count == 1 ? skin_kernel<true> : skin_kernel<false>;
     constexpr int kLargestStaged = ((256 + 16) * 64 + 256 * 17) * int(sizeof(float));
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kLargestStaged);
-    launch(kernel, dim3(unsigned(blocks), unsigned(stages.count)), dim3(kThreads), staged, overlap, stream,
-           Sessions<SkinStage>{stages.host[0], stages.device}, network_blocks);
+    const dim3 grid{unsigned(blocks), unsigned(stages.count)};
+    kernel<<<grid, kThreads, staged, stream>>>(Sessions<SkinStage>{stages.host[0], stages.device}, network_blocks);
 }
 
 }  // namespace being::cuda

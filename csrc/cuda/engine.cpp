@@ -33,7 +33,6 @@ void Engine::launch_stages(Format format, cudaStream_t stream) {
         if (timed) check(cudaEventRecord(stage_event_[size_t(stage)], stream), "recording an event");
         ++stage;
     };
-    const bool overlap = overlap_ && !timed;
     done();
     {
         const Range range("pose");
@@ -42,17 +41,17 @@ void Engine::launch_stages(Format format, cudaStream_t stream) {
     }
     {
         const Range range("skin");
-        launch_skin(skin_.array(), most_vertices_, overlap, stream);
+        launch_skin(skin_.array(), most_vertices_, stream);
         done();
     }
     {
         const Range range("deform+project+bin");
-        launch_deform_project(deform_.array(), most_groups_, rank_, overlap, stream);
+        launch_deform_project(deform_.array(), most_groups_, rank_, stream);
         done();
     }
     {
         const Range range("sort+rasterize+composite");
-        launch_rasterize(rasterize_.array(), columns_ * rows_, format, overlap, stream);
+        launch_rasterize(rasterize_.array(), columns_ * rows_, format, stream);
         done();
     }
     check(cudaGetLastError(), "launching a frame");
@@ -262,8 +261,7 @@ Engine::Engine(const std::vector<AvatarView>& avatars, const std::vector<int>& s
       height_(height),
       columns_(parts(width, config::kListSize)),
       rows_(parts(height, config::kListSize)),
-      use_graph_(graph),
-      overlap_(info_.major >= 9) {
+      use_graph_(graph) {
     for (const AvatarView& avatar : avatars) {
         scenes_.push_back(std::make_unique<DeviceScene>(upload_scene(avatar)));
         const DeviceScene& s = *scenes_.back();

@@ -118,7 +118,7 @@ class Engine {
 
     const DeviceInfo info_;
     const int width_, height_, columns_, rows_;
-    const bool use_graph_, overlap_;
+    const bool use_graph_;
     int list_capacity_ = 0, most_vertices_ = 0, most_groups_ = 0, rank_ = 0;
     std::vector<std::unique_ptr<DeviceScene>> scenes_;
     std::vector<Session> sessions_;

@@ -57,8 +57,8 @@ Partition::Partition(int device, int multiprocessors) : device_(device) {
     check(cudaFree(nullptr), "starting CUDA");
     CUdevResource all{}, part{}, rest{};
     unsigned groups = 1;
-    check_driver(driver_function<decltype(&cuDeviceGetDevResource)>("cuDeviceGetDevResource")(
-                     CUdevice(device), &all, CU_DEV_RESOURCE_TYPE_SM),
+    check_driver(driver_function<decltype(&cuDeviceGetDevResource)>("cuDeviceGetDevResource")(CUdevice(device), &all,
+                                                                                              CU_DEV_RESOURCE_TYPE_SM),
                  "asking for multiprocessors");
     check_driver(driver_function<decltype(&cuDevSmResourceSplitByCount)>("cuDevSmResourceSplitByCount")(
                      &part, &groups, &all, &rest, 0, unsigned(multiprocessors)),
