@@ -259,16 +259,27 @@ __device__ void append(const DeformStage& s, int group, unsigned lane, bool visi
         map.first_task[lane] = sum - tasks;
         const int all = __shfl_sync(kAll, sum, kWarp - 1);
         __syncwarp();
-        for (int task = int(lane); task < all; task += kWarp) {
-            int owner = 0;  // the last lane whose first task is not beyond this one
+        // Two tasks at a time: each by itself is a chain of dependent steps.
+        for (int begin = int(lane); begin < all; begin += 2 * kWarp) {
+            int owner[2] = {0, 0}, row[2];  // the last lane whose first task is not beyond this one
+            int2 met[2];
 #pragma unroll
             for (int step = kWarp / 2; step > 0; step /= 2)
-                if (map.first_task[owner + step] <= task) owner += step;
-            const Ellipse& e = map.ellipse[owner];
-            const int row = max(first, e.top) + task - map.first_task[owner];
-            const int2 met = columns_met(e, row);
-            uint32_t* cell = map.mask + (row - first) * across - left;
-            for (int column = met.x; column <= met.y; ++column) atomicOr(cell + column, 1u << owner);
+#pragma unroll
+                for (int i = 0; i < 2; ++i)
+                    if (map.first_task[owner[i] + step] <= begin + i * kWarp) owner[i] += step;
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                const Ellipse& e = map.ellipse[owner[i]];
+                row[i] = max(first, e.top) + begin + i * kWarp - map.first_task[owner[i]];
+                met[i] = columns_met(e, row[i]);
+                if (begin + i * kWarp >= all) met[i] = {0, -1};
+            }
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                uint32_t* cell = map.mask + (row[i] - first) * across - left;
+                for (int column = met[i].x; column <= met[i].y; ++column) atomicOr(cell + column, 1u << owner[i]);
+            }
         }
         __syncwarp();
         // The marked cells, closed up: a cell only ever moves to where those before it were read already.
