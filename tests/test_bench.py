@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from scenes import make_avatar, make_params
 
 from being_rt.avatar.avatar import Avatar
-from being_rt.bench import measure, report
+from being_rt.bench import __main__ as command
+from being_rt.bench import cuda, measure, projection, report
 from being_rt.bench.__main__ import main
 from being_rt.bench.environment import environment
 from being_rt.bench.scenes import with_count
-from being_rt.errors import FileFormatError, InvalidParameterError
+from being_rt.errors import DeviceError, FileFormatError, InvalidParameterError
 
 
 def count(avatar: Avatar) -> int:
@@ -131,6 +132,7 @@ def avatar_file(tmp_path: Path) -> Path:
 def test_run(avatar_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
     options = ["--quick", "--seconds", "0.05", "--avatar", str(avatar_file), "--size", "320x240", "--threads", "2"]
+    options += ["--device", "cpu"]
     assert main([*options, "--gaussians", "1k", "--gaussians", "5k", "--json", str(tmp_path / "a.json")]) == 0
     said = capsys.readouterr().out
     assert "picture guard: passed" in said
@@ -174,10 +176,222 @@ def test_guard_catches_a_wrong_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         *("--avatar nobody", "--threads 0", "--compare missing.json", "--json no/folder/a.json"),
         *("--gaussians many", "--size 0x0", "--size big"),
+        *("--device tpu", "--device cuda:99", "--no-graph", "--sessions 4", "--project rtx-4070-super"),
+        *("--profile 0", "--profile 3 --json a.json"),
     ],
 )
 def test_wrong_input_is_one_line(options: str, avatar_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--avatar", str(avatar_file), "--no-guard", "--quick", *options.split()]) == 2
+    assert main(["--device", "cpu", "--avatar", str(avatar_file), "--no-guard", "--quick", *options.split()]) == 2
     error = capsys.readouterr().err
     assert error.startswith("bench: ")
     assert error.count("\n") == 1
+
+
+# ---------------------------------------------------------------------------------------------------------------- CUDA
+
+
+def cuda_row(sessions: int = 0, redrawn: int = 0) -> measure.Row:
+    gpu = measure.Gpu(31.5, 0.15, 0.9, redrawn, 40_000.0, {"skin": 5e6, cuda.RASTERIZE: 10e6})
+    times = np.linspace(0.20, 0.25, 500)
+    stages = {"pose": 0.004, "skin": 0.01, cuda.DEFORM: 0.05, cuda.RASTERIZE: 0.1}
+    return measure.summary(cuda.close_up(50_000, sessions=sessions), times, 90_000_000, 0.45, stages, gpu)
+
+
+def test_cuda_cases() -> None:
+    avatar = make_avatar()
+    quick, default, full = (cuda.cases(avatar, level) for level in ("quick", "default", "full"))
+    assert len(quick) == 2
+    assert set(quick) < set(default) < set(full)
+    for rows in (quick, default, full):
+        assert len(set(rows)) == len(rows) == len({case.name for case in rows})
+        assert all(case.device == "cuda" for case in rows)
+    assert {case.gaussians for case in default} == {count(avatar), *cuda.COUNTS}
+    assert [case.sessions for case in default if case.sessions] == [1, 4, 16, 64]
+    assert any(case.format == "nv12" for case in full)
+    assert any(case.sessions == 256 and case.size == (512, 512) for case in full)
+
+
+def test_a_cuda_row() -> None:
+    alone, batch = cuda_row(), cuda_row(sessions=4)
+    assert (alone.frames, alone.memory) == (500, 90.0)
+    assert alone.p50 == pytest.approx(0.225)
+    assert batch.fps == pytest.approx(4 * alone.fps) == pytest.approx(4000 / 0.225)
+
+
+def test_cuda_tables() -> None:
+    skipped = cuda.Skipped(cuda.close_up(50_000, sessions=64), "out of memory")
+    lines = report.cuda_table([cuda_row(), cuda_row(4, redrawn=2)], [skipped]).splitlines()
+    assert len(lines) == 5
+    assert "0.2250" in lines[2]
+    assert " 31.5 " in lines[2]
+    assert lines[3].endswith("(2 frames drawn twice)")
+    assert "26667" in lines[3]  # 4 pictures per 0.15 ms
+    assert lines[4].startswith("skipped: 1920x1080, 50000 Gaussians")
+    assert lines[4].endswith("64 sessions: out of memory")
+    assert max(map(len, lines[:3])) <= 140
+
+    stages = report.cuda_stage_table([cuda_row()], 2000).splitlines()
+    assert len(stages) == 2 + 4 + 1
+    assert stages[3].split()[-5:] == ["skin", "0.0100", "5.00", "0.0025", "25%"]
+    assert stages[2].split()[-3:] == ["-", "-", "-"]
+    assert stages[-1].split()[-2:] == ["sum", "0.1640"]
+
+
+def test_cuda_results_survive_a_file(tmp_path: Path) -> None:
+    skipped = [cuda.Skipped(cuda.close_up(50_000, sessions=64), "out of memory")]
+    guard = measure.Guard(1, 60.0, 1.0, agreement=0.9999)
+    before = report.Result({"GPU": "one"}, "ada", [cuda_row(), cuda_row(4)], guard, None, skipped, 4000.0)
+    report.save(before, tmp_path / "a.json")
+    assert report.load(tmp_path / "a.json") == before
+    (verdict, _) = report.verdicts(before, before, 0.1)
+    assert "0.2250 ->  0.2250 ms" in report.verdict_table([verdict])
+    assert report.differences(before, replace(before, environment={"GPU": "two"})) == ["GPU: one before, two now"]
+
+
+def test_old_results_load(tmp_path: Path) -> None:
+    report.save(result(row(5.0)), tmp_path / "a.json")
+    document = json.loads((tmp_path / "a.json").read_text())
+    for name in ("skipped", "bandwidth"):
+        del document[name]
+    del document["guard"]["agreement"], document["rows"][0]["gpu"]
+    for name in ("device", "sessions", "format"):
+        del document["rows"][0]["case"][name]
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    assert report.load(tmp_path / "a.json") == result(row(5.0))
+
+
+def test_bytes_by_stage() -> None:
+    constant = {"skin": 1000, "deform": 2000}
+    moved = cuda.stage_bytes(cuda.close_up(100, (10, 20)), constant, vertices=5, visible=50, coverage=0.25)
+    assert moved == {"skin": 1080, cuda.DEFORM: 2000 + 80 + 1600, cuda.RASTERIZE: 1600 + 600 * 1.75}
+    many = cuda.stage_bytes(cuda.close_up(100, (10, 20), 3), constant, vertices=5, visible=50, coverage=0.25)
+    assert many == {name: 3 * value for name, value in moved.items()}
+    assert cuda.floor(5e8, 500) == pytest.approx(1.0)
+
+
+def test_guard_needs_both_agreements() -> None:
+    for share, passed in ((1.0, True), (0.9991, True), (0.998, False)):
+        guard = measure.Guard(2, 60.0, 1.0, agreement=share)
+        assert guard.passed == passed
+        first, second = report.guard_line(guard).splitlines()
+        assert first.startswith("picture guard: passed")
+        assert ("FAILED" in second) != passed
+        assert measure.Guard(reason="no PyTorch", agreement=share).passed == passed
+
+
+def test_agreement_counts_pixels() -> None:
+    first = np.full((4, 5, 3), 100, np.uint8)
+    second = first.copy()
+    second[0, 0, 1] = 102
+    second[1, 1] = 101
+    second[2, 2, 0] = 99
+    assert measure.agreement(first, second) == measure.agreement(second, first) == pytest.approx(19 / 20)
+
+
+def test_projection() -> None:
+    target = projection.Target("half", 10, projection.H200_CLOCK / 2, 500.0, "nowhere")
+    stages = projection.project({"pose": 0.01, "skin": 0.02}, {"skin": 50e6}, target)
+    launch = projection.LAUNCH / 1000
+    assert [stage.total for stage in stages] == pytest.approx([0.02 + launch, 0.1 + launch])
+    said = projection.table(50_000, stages)
+    assert f"projected: {0.12 + 2 * launch:.3f} ms" in said
+    assert "boost" in projection.assumptions(projection.TARGETS["rtx-4070-super"], "a GPU", 56)
+
+
+def test_projection_needs_a_larger_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Native:
+        @staticmethod
+        def cuda_devices() -> list[dict[str, object]]:
+            return [{"name": "small", "multiprocessors": 56}, {"name": "large", "multiprocessors": 132}]
+
+    monkeypatch.setattr(projection, "native", lambda: Native)
+    with pytest.raises(DeviceError, match="more than 56 multiprocessors, small has 56"):
+        projection.target_of("rtx-4070-super", "cuda")
+    assert projection.target_of("rtx-4070-super", "cuda:1").clock == 2.475
+
+
+class FakeCuda:
+    """Answers as a renderer on CUDA does; draws nothing."""
+
+    memory, lost_frames = 1_000_000, 0
+
+    def __init__(self, sessions: int) -> None:
+        self.sessions = sessions
+        self._backend = self.engine = self
+        self.drawn = 0
+
+    def draw(self, params: measure.FlameParams, format: str = "rgb", stream: int | None = None) -> FakeCuda:
+        assert len(params) == max(1, self.sessions)
+        self.drawn += 1
+        return self
+
+    def wait(self) -> bool:
+        return False
+
+    def stage_times(self) -> dict[str, float]:
+        return {"pose": 0.001, "skin": 0.01}
+
+    def stage_bytes(self, session: int) -> dict[str, int]:
+        return {"skin": 1000, "deform": 2000}
+
+
+def test_cuda_run_end_to_end_without_a_device(
+    avatar_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def renderer(self: cuda.Scene, case: measure.Case, device: str, graph: bool) -> FakeCuda:
+        if case.sessions == 3:
+            raise DeviceError("out of memory")
+        return FakeCuda(case.sessions)
+
+    monkeypatch.setattr("being_rt.jobs.chosen_device", lambda device: "cuda")
+    monkeypatch.setattr(command, "environment", lambda device: {"GPU": "fake"})
+    monkeypatch.setattr(cuda, "copy_bandwidth", lambda device: 1000.0)
+    monkeypatch.setattr(cuda.Scene, "renderer", renderer)
+    monkeypatch.setattr(cuda, "_first_frame", lambda *arguments: (0.5, 100.0))
+    monkeypatch.setattr(cuda, "native_engine", lambda fake: fake)
+    options = ["--avatar", str(avatar_file), "--no-guard", "--seconds", "0", "--gaussians", "1k", "--sessions", "2"]
+    assert main([*options, "--sessions", "3", "--json", str(tmp_path / "a.json")]) == 0
+    said = capsys.readouterr().out
+    assert "copy bandwidth  1000 GB/s" in said
+    assert "3 sessions: out of memory" in said
+    loaded = report.load(tmp_path / "a.json")
+    assert [(row.case.sessions, row.frames) for row in loaded.rows] == [(2, cuda.FRAMES)]
+    assert len(loaded.skipped) == 1
+    assert main([*options, "--profile", "3"]) == 0
+    assert capsys.readouterr().out.startswith("3 frames: 1920x1080, 1000 Gaussians")
+
+
+def test_profile_on_the_cpu(avatar_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--device", "cpu", "--avatar", str(avatar_file), "--size", "64x48", "--threads", "1", "--profile", "2"]
+    assert main(options) == 0
+    assert capsys.readouterr().out.startswith("2 frames: 64x48")
+
+
+@pytest.mark.gpu
+def test_run_on_cuda(avatar_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    options = ["--device", "cuda", "--quick", "--seconds", "0.05", "--avatar", str(avatar_file)]
+    assert main([*options, "--json", str(tmp_path / "a.json")]) == 0
+    said = capsys.readouterr().out
+    for words in ("GPU", "copy bandwidth", "picture guard: passed", "CUDA against CPU: passed", cuda.RASTERIZE):
+        assert words in said
+    loaded = report.load(tmp_path / "a.json")
+    assert len(loaded.rows) == 2
+    for entry in loaded.rows:
+        assert entry.gpu is not None
+        assert entry.frames >= cuda.FRAMES
+        assert 0 < entry.p50 <= entry.p90 <= entry.p99 <= entry.gpu.longest
+        assert entry.gpu.throughput > 0
+        assert entry.gpu.host < 1000 * entry.p50
+        assert sum(entry.stages.values()) > 0
+        assert 0 < entry.coverage < 1
+        assert set(entry.gpu.bytes) < set(entry.stages)
+
+
+@pytest.mark.gpu
+def test_profile_and_batches_on_cuda(avatar_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--device", "cuda", "--avatar", str(avatar_file), "--no-guard", "--seconds", "0", "--size", "256x144"]
+    assert main([*options, "--profile", "5", "--no-graph"]) == 0
+    assert capsys.readouterr().out.startswith("5 frames: 256x144")
+    assert main([*options, "--sessions", "3"]) == 0
+    assert "skipped" not in capsys.readouterr().out

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +14,15 @@ from pathlib import Path
 import numpy as np
 
 import being_rt
+from being_rt.cuda import check_device
 from being_rt.renderer import usable_cores
 
 # What must agree before two speeds can be compared; the rest is told for the record.
-COMPARABLE = ("processor", "cores", "instruction set", "system")
+COMPARABLE = ("processor", "cores", "instruction set", "system", "GPU")
 
 
-def environment() -> dict[str, str]:
-    """Facts by name. ``processor`` .. ``system`` decide whether two measurements can be compared.
+def environment(device: str = "cpu") -> dict[str, str]:
+    """Facts by name, with those of a CUDA device where one is named. COMPARABLE says which must agree.
 
     >>> sorted(environment())[:2]
     ['CUDA part', 'Python']
@@ -35,7 +38,50 @@ def environment() -> dict[str, str]:
         "kernel": platform.release().split("-")[0],  # what follows names somebody's machines
         "Python": platform.python_version(),
         "NumPy": np.__version__,
+        **gpu_facts(device),
     }
+
+
+def gpu_facts(device: str) -> dict[str, str]:
+    """What a CUDA device is and what drives it; nothing for "cpu". Raises ``DeviceError``."""
+    index = check_device(device)
+    if index is None:
+        return {}
+    from being_rt import _C
+
+    facts = _C.cuda_devices()[index]
+    major, minor = facts["capability"]
+    return {
+        "GPU": str(facts["name"]),
+        "capability": f"{major}.{minor}",
+        "multiprocessors": str(facts["multiprocessors"]),
+        "GPU memory": f"{facts['memory'] / 1e9:.0f} GB",
+        "driver": _driver(),
+        "CUDA of driver": _cuda_of_driver(),
+        "CUDA code for": _C.cuda_architectures,
+    }
+
+
+def _driver() -> str:
+    """The version of the kernel's module, where Linux tells."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        return "unknown"
+    found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)", text)
+    return found[1] if found else "unknown"
+
+
+def _cuda_of_driver() -> str:
+    """The latest CUDA version that the driver runs, like 13.0."""
+    try:
+        library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        version = ctypes.c_int(0)
+        if library.cuDriverGetVersion(ctypes.byref(version)) == 0:
+            return f"{version.value // 1000}.{version.value % 1000 // 10}"
+    except (AttributeError, OSError):
+        pass
+    return "unknown"
 
 
 def processor() -> str:

@@ -1,12 +1,16 @@
-"""The measurement: whole frames by the wall clock, from FlameParams to 8-bit pixels, over real motion."""
+"""The measurement: whole frames by the wall clock, from FlameParams to 8-bit pixels, over real motion.
+
+On the CPU here, on CUDA in :mod:`being_rt.bench.cuda`; the records and the picture guard are common.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from being_rt.avatar.avatar import Avatar, Camera
 from being_rt.bench.scenes import with_count
@@ -14,10 +18,15 @@ from being_rt.errors import InvalidParameterError, MissingDependencyError
 from being_rt.flame.params import FlameParams
 from being_rt.renderer import Renderer
 
+Float64 = NDArray[np.float64]
+UInt8 = NDArray[np.uint8]
+
 WARM_UP = 10  # frames: caches, branch predictors and the tile lists' capacity settle within a few
 BLOCKS = 5  # a row's noise is how far the medians of its fifths lie apart
 CLOSE_UP = 2.15  # zoom at which the demo person fills 45 % of a 16:9 frame
 GUARD_SIZE = (480, 270)
+FULL_SIZE = (1920, 1080)  # at which CUDA is compared with the CPU
+AGREEMENT_FLOOR = 0.999  # share of the pixels within 1/255 on both
 PSNR_FLOOR = 50.0  # dB
 DIFFERENCE_CEILING = 2.0  # steps of 1/255, outside pixels where an alpha lies at the cut-off
 
@@ -30,11 +39,30 @@ class Case:
     gaussians: int
     threads: int
     zoom: float = 1.0  # how much longer the lens is than the avatar's own
+    device: str = "cpu"  # or "cuda"
+    sessions: int = 0  # of a BatchRenderer; 0: a Renderer
+    format: str = "rgb"
 
     @property
     def name(self) -> str:
-        """What two runs' rows are matched by."""
-        return f"{self.size[0]}x{self.size[1]} {self.gaussians} {self.threads} {self.zoom:g}"
+        """The case in words."""
+        words = [f"{self.size[0]}x{self.size[1]}", f"{self.gaussians} Gaussians", f"lens x{self.zoom:g}"]
+        words += [self.device if self.device == "cuda" else f"{self.threads} threads"]
+        words += [f"{self.sessions} sessions"] if self.sessions else []
+        words += [self.format] if self.format != "rgb" else []
+        return ", ".join(words)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What a row has on CUDA alone. A frame is one of all sessions."""
+
+    host: float  # microseconds, median, until draw() returns
+    throughput: float  # ms per frame of many that are submitted before one wait
+    longest: float  # ms
+    redrawn: int  # frames that were drawn twice, as lists had to grow
+    visible: float  # Gaussians of a session that reach the picture, in the first frame
+    bytes: dict[str, float] = field(default_factory=dict)  # known to be moved per stage and frame, all sessions
 
 
 @dataclass(frozen=True)
@@ -43,7 +71,7 @@ class Row:
 
     case: Case
     frames: int
-    fps: float  # 1000 / median
+    fps: float  # 1000 / median; of a batch: of all sessions together
     p50: float
     p90: float
     p99: float
@@ -52,25 +80,31 @@ class Row:
     memory: float  # MB that the renderer holds
     coverage: float  # share of the first frame's pixels that the person covers more than half
     stages: dict[str, float]  # median per stage
+    gpu: Gpu | None = None
 
 
 @dataclass(frozen=True)
 class Guard:
-    """How the pictures compare with the float64 reference; ``reason`` says why they were not compared."""
+    """How the pictures compare with the float64 reference; ``reason`` says why they were not compared.
+
+    On CUDA also with the CPU's, at full size.
+    """
 
     frames: int = 0
     psnr: float = 0.0  # the worst frame's
     largest: float = 0.0
     reason: str = ""
+    agreement: float | None = None  # the worst frame's share of pixels within 1/255 of the CPU's
 
     @property
     def passed(self) -> bool:
-        return self.frames == 0 or (self.psnr >= PSNR_FLOOR and self.largest <= DIFFERENCE_CEILING)
+        faithful = self.frames == 0 or (self.psnr >= PSNR_FLOOR and self.largest <= DIFFERENCE_CEILING)
+        return faithful and (self.agreement is None or self.agreement >= AGREEMENT_FLOOR)
 
 
 def cases(avatar: Avatar, threads: int, level: str) -> list[Case]:
     """The rows of a run. ``level``: "quick", "default" or "full"."""
-    own = avatar.head.gaussians.count + avatar.torso.gaussians.count
+    own = gaussian_count(avatar)
     full_hd, square = (1920, 1080), (512, 512)
     rows = [Case(full_hd, own, threads), Case(square, own, threads)]
     if level != "quick":
@@ -90,12 +124,12 @@ def measure(
 ) -> Iterator[Row]:
     """Measure every case for ``seconds`` (and at least 20 frames), each on the frames of ``motion`` in turn."""
     frames = [motion[i] for i in range(len(motion))]
-    scenes: dict[int, Avatar] = {avatar.head.gaussians.count + avatar.torso.gaussians.count: avatar}
+    scenes: dict[int, Avatar] = {gaussian_count(avatar): avatar}
     for case in rows:
         progress(case)
         if case.gaussians not in scenes:
             scenes[case.gaussians] = with_count(avatar, case.gaussians)
-        camera = _zoomed(avatar.camera, case.zoom)
+        camera = zoomed(avatar.camera, case.zoom)
         renderer = Renderer(scenes[case.gaussians], size=case.size, threads=case.threads, camera=camera)
         yield _row(case, renderer, frames, seconds)
 
@@ -116,41 +150,71 @@ def _row(case: Case, renderer: Renderer, frames: Sequence[FlameParams], seconds:
         spent += elapsed
         for name, value in renderer.stage_times().items():
             stages.setdefault(name, []).append(value)
-    milliseconds = 1000 * np.array(times)
+    medians = {name: float(np.median(values)) for name, values in stages.items()}
+    return summary(case, 1000 * np.array(times), renderer.memory, float((alpha > 0.5).mean()), medians)
+
+
+def summary(
+    case: Case, milliseconds: Float64, memory: int, coverage: float, stages: dict[str, float], gpu: Gpu | None = None
+) -> Row:
+    """A row from the times of its frames in their order."""
     medians = [float(np.median(block)) for block in np.array_split(milliseconds, BLOCKS)]
     p50, p90, p99 = (float(value) for value in np.percentile(milliseconds, (50, 90, 99)))
-    slowest = np.sort(milliseconds)[-max(1, len(times) // 100) :]
+    slowest = np.sort(milliseconds)[-max(1, len(milliseconds) // 100) :]
+    pictures = 1000 * max(1, case.sessions)
     return Row(
         case=case,
-        frames=len(times),
-        fps=1000 / p50,
+        frames=len(milliseconds),
+        fps=pictures / p50,
         p50=p50,
         p90=p90,
         p99=p99,
-        low_fps=1000 / float(slowest.mean()),
+        low_fps=pictures / float(slowest.mean()),
         noise=(max(medians) - min(medians)) / 2 / p50,
-        memory=renderer.memory / 1e6,
-        coverage=float((alpha > 0.5).mean()),
-        stages={name: float(np.median(values)) for name, values in stages.items()},
+        memory=memory / 1e6,
+        coverage=coverage,
+        stages=stages,
+        gpu=gpu,
     )
 
 
-def _zoomed(camera: Camera, zoom: float) -> Camera:
+def gaussian_count(avatar: Avatar) -> int:
+    """Of head and torso."""
+    return avatar.head.gaussians.count + avatar.torso.gaussians.count
+
+
+def zoomed(camera: Camera, zoom: float) -> Camera:
+    """The camera with a lens ``zoom`` times as long."""
     lens = np.diag([zoom, zoom, 1.0]).astype(np.float32)
     lens[:2, 2] = (1 - zoom) * camera.intrinsics[:2, 2]  # about the principal point
     return replace(camera, intrinsics=lens @ camera.intrinsics)
 
 
-def guard(avatar: Avatar, motion: FlameParams, count: int) -> Guard:
-    """Compare ``count`` frames, spread over ``motion``, with the float64 reference."""
+def guard(avatar: Avatar, motion: FlameParams, count: int, device: str = "cpu") -> Guard:
+    """Compare ``count`` frames, spread over ``motion``, with the float64 reference, and CUDA's also with the CPU's."""
+    chosen = [motion[int(i)] for i in np.linspace(0, len(motion) - 1, count + 2)[1:-1]]
+    agreement = None if device == "cpu" else _agreement(avatar, chosen, device)
     try:
         from being_rt.reference import compare
     except MissingDependencyError as problem:
-        return Guard(reason=str(problem))
-    renderer = Renderer(avatar, size=GUARD_SIZE)
-    chosen = [motion[int(i)] for i in np.linspace(0, len(motion) - 1, count + 2)[1:-1]]
+        return Guard(reason=str(problem), agreement=agreement)
+    renderer = Renderer(avatar, size=GUARD_SIZE, device=device)
     results = [compare(renderer.render(params), avatar, params, size=GUARD_SIZE) for params in chosen]
-    return Guard(count, min(result.psnr for result in results), max(result.largest for result in results))
+    psnr, largest = min(result.psnr for result in results), max(result.largest for result in results)
+    return Guard(count, psnr, largest, agreement=agreement)
+
+
+def _agreement(avatar: Avatar, frames: Sequence[FlameParams], device: str) -> float:
+    """The worst frame's share of pixels that the device draws within 1/255 of the CPU, in every channel."""
+    camera = zoomed(avatar.camera, CLOSE_UP)
+    first, second = (Renderer(avatar, size=FULL_SIZE, device=name, camera=camera) for name in (device, "cpu"))
+    return min(agreement(first.render(params), second.render(params)) for params in frames)
+
+
+def agreement(first: UInt8, second: UInt8) -> float:
+    """The share of pixels [H, W, 3] that lie within 1/255 of each other in every channel."""
+    difference = np.abs(first.astype(np.int16) - second)
+    return float((difference.max(axis=2) <= 1).mean())
 
 
 def parse_counts(texts: Iterable[str]) -> list[int]:
