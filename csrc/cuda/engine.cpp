@@ -124,6 +124,7 @@ void Engine::wait_for_slot(uint64_t frame) {
     if (submitted_[slot].frame == before && redrawn_[slot] == 0)
         if (const uint32_t needed = lists_needed(before)) {  // nobody waited for it; it was not drawn
             ++lost_frames_;
+            lost_[lost_frames_ % lost_.size()] = before;
             grow_lists(needed);
         }
 }
@@ -161,6 +162,10 @@ bool Engine::wait(uint64_t frame) {
     const Range range("wait");
     const OnDevice on_device(info_.index);
     const size_t slot = size_t((frame - 1) % kInputSlots);
+    if (std::find(lost_.begin(), lost_.end(), frame) != lost_.end() && frame != 0)
+        throw DeviceFault("frame " + std::to_string(frame) +
+                          " was not drawn: its lists overflowed, and later frames took its place before anyone waited "
+                          "for it; draw it again");
     if (frame == 0 || submitted_[slot].frame != frame) return false;  // long complete
     bool redrawn = redrawn_[slot] != 0;
     uint64_t drawn = redrawn ? redrawn_[slot] : frame;

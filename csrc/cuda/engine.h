@@ -2,6 +2,7 @@
 // sessions. Nothing is allocated, and the host waits for nothing, between handing in parameters and finished pixels.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <vector>
 
@@ -132,6 +133,7 @@ class Engine {
     std::vector<Event> done_, stage_event_;
     Submitted submitted_[kInputSlots] = {};
     uint64_t frames_ = 0, lost_frames_ = 0, redrawn_[kInputSlots] = {};
+    std::array<uint64_t, 64> lost_{};  // the last of them
 };
 
 }  // namespace being::cuda

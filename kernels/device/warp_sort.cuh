@@ -189,11 +189,11 @@ __device__ inline Layers collect_all(const List& list, KeyBatch& keys, unsigned 
             if (lane >= unsigned(offset)) sum += below;
         }
         const uint32_t before = counts + sum - mine;
-        uint32_t place = torso ? kBatch - 1 - (before >> 16) : before & 0xffff, step = torso ? ~0u : 1u;
-        for (uint32_t mask = entry.y; mask; mask &= mask - 1, place += step)
-            if (place < kBatch) keys.id[place] = entry.x * 32 + __ffs(int(mask)) - 1;
         counts += __shfl_sync(kAllLanes, sum, 31);
         if ((counts & 0xffff) + (counts >> 16) > kBatch) return bound_all(list, lane);
+        uint32_t place = torso ? kBatch - 1 - (before >> 16) : before & 0xffff, step = torso ? ~0u : 1u;
+        for (uint32_t mask = entry.y; mask; mask &= mask - 1, place += step)
+            keys.id[place] = entry.x * 32 + __ffs(int(mask)) - 1;
     }
     __syncwarp();
 #pragma unroll
