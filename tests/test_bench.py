@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -395,3 +398,66 @@ def test_profile_and_batches_on_cuda(avatar_file: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out.startswith("5 frames: 256x144")
     assert main([*options, "--sessions", "3"]) == 0
     assert "skipped" not in capsys.readouterr().out
+
+
+# --------------------------------------------------------------------------------------------------------------- peers
+
+
+@pytest.fixture
+def peers() -> ModuleType:
+    path = Path(__file__).parents[1] / "bench" / "peers.py"
+    spec = importlib.util.spec_from_file_location("peers", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["peers"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("network", [True, False])
+def test_peers_get_the_same_gaussians(peers: ModuleType, network: bool) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("scipy")
+    from being_rt import reference
+    from being_rt.flame.rotations import quaternion_matrices
+
+    avatar, params = make_avatar(network=network), make_params(2)[1]
+    camera = avatar.camera
+    given = peers.posed(avatar, params, camera)
+    head, torso, _ = reference.frame_splats(replace(avatar, antialiased=False), params, camera)
+    opacity = torch.cat([head.opacity, torso.opacity])
+    seen = opacity >= peers.INVISIBLE
+    assert len(given.means) == int(seen.sum()) > 100
+    assert np.linalg.det(quaternion_matrices(given.quaternions)) == pytest.approx(1, abs=1e-5)
+
+    factor = quaternion_matrices(given.quaternions) * given.scales[:, None, :]
+    bound = reference.Bound(torch.tensor(given.means).double(), torch.tensor(factor), torch.zeros(1, 3))
+    view, lens = (torch.tensor(m, dtype=torch.float64) for m in (camera.world_to_camera, camera.intrinsics))
+    colours, opacities = torch.tensor(given.colours).double(), torch.tensor(given.opacities).double()
+    splats = reference.project(bound, opacities, colours, view, lens, camera.size, False)
+    for name in ("mean", "covariance", "opacity", "colour"):
+        expected = torch.cat([getattr(head, name), getattr(torso, name)])[seen]
+        torch.testing.assert_close(getattr(splats, name), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_peers_need_cuda(peers: ModuleType, avatar_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert peers.main(["--avatar", str(avatar_file), "--device", "cpu"]) == 2
+    assert capsys.readouterr().err == "peers: peers are compared on a CUDA device: --device cuda\n"
+
+
+def test_peers_table(peers: ModuleType) -> None:
+    lines = peers.table([peers.Row("somebody", 1000, 0.5, 0.25)]).splitlines()
+    assert lines[2].split() == ["somebody", "1000", "0.5000", "2000", "25.00%"]
+
+
+@pytest.mark.gpu
+def test_peers_on_cuda(peers: ModuleType, avatar_file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("scipy")
+    options = ["--avatar", str(avatar_file), "--gaussians", "2k", "--size", "320x180", "--frames", "5"]
+    assert peers.main([*options, "--json", str(tmp_path / "a.json")]) == 0
+    written = json.loads((tmp_path / "a.json").read_text())
+    coverage = [row["coverage"] for row in written["rows"]]
+    assert len(coverage) == (2 if written["missing"] else 5)
+    assert max(coverage) - min(coverage) < 0.02

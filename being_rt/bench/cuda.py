@@ -136,7 +136,8 @@ def _row(case: Case, scene: Scene, device: str, seconds: float, graph: bool) -> 
     renderer = scene.renderer(case, device, graph)
     draw_all(renderer, frames, max(WARM_UP, len(frames)), case.format)
     latency, host = _latency(renderer, frames, seconds, case.format)
-    bursts = [_burst(renderer, frames, FRAMES, case.format) for _ in range(BURSTS)]
+    burst = max(50, FRAMES // max(1, case.sessions))
+    bursts = [_burst(renderer, frames, burst, case.format) for _ in range(BURSTS)]
     memory, engine = renderer.memory, native_engine(renderer)
     constant, redrawn = engine.stage_bytes(0), int(engine.lost_frames)
     del renderer, engine  # a second one like it follows
