@@ -719,7 +719,7 @@ def test_no_memory_is_lost() -> None:
 
     first = once()
     assert once() >= first
-    for _ in range(3):
+    for _ in range(15):  # the driver keeps some memory of the first few
         Renderer(AVATAR, (640, 480), "cuda").render(PARAMS[0])
     gc.collect()
     before = torch.cuda.mem_get_info()[0]
