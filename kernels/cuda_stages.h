@@ -28,8 +28,15 @@ constexpr int kSkinColumnsPerLane = 18;                                 // 8 * 1
 constexpr int kSkinPadded = kSkinLanes * kSkinColumnsPerLane;
 constexpr int kSkinChunks = 7;  // of 8 halves: 18 columns * 3 axes = 54, padded to 56
 
-// The rasterizer's blocks take lists in fours; what took longest in the last frame is drawn first.
-constexpr int kListsPerBlock = 4, kCostClasses = 64, kCostPerClass = 32;
+// The rasterizer's blocks take so many lists across and down, a warp each: neighbours read the same splats. What took
+// longest in the last frame is drawn first.
+constexpr int kBlockColumns = 2, kBlockRows = 2, kListsPerBlock = kBlockColumns * kBlockRows;
+constexpr int kCostClasses = 64, kCostPerClass = 32;
+
+// What the lists of a block took in the last frame: splats blended, and something for the rest; 0: background alone.
+struct alignas(kListsPerBlock < 4 ? 4 * kListsPerBlock : 16) BlockCost {
+    uint32_t list[kListsPerBlock];
+};
 
 // What the host gives a frame of a session; lies in pinned memory that the device reads.
 struct alignas(16) FrameInput {
@@ -116,7 +123,7 @@ struct SkinStage {
     float* match;                    // out [anchors / 16][kMatchValues]
     uint32_t* list_count;            // emptied here for `bin`
     int lists;
-    const uint4* cost;  // [blocks], see DeformStage
+    const BlockCost* cost;  // [blocks], see DeformStage
     int blocks;
 };
 
@@ -173,9 +180,9 @@ struct DeformStage {
     uint32_t* list_count;  // [rows * columns] groups that reach these 8x8 pixels of the picture
     uint2* list;           // [rows * columns][list_capacity] group, mask of its lanes
     int list_capacity;
-    const uint4* cost;  // [blocks] of the last frame, of each of a block's lists
-    int blocks;         // of the rasterizer
-    uint32_t* order;    // out [blocks]
+    const BlockCost* cost;  // [blocks] of the last frame, of each of a block's lists
+    int blocks;             // of the rasterizer
+    uint32_t* order;        // out [blocks]
 };
 
 void launch_deform_project(const StageArray<DeformStage>& stages, int most_groups, int rank, cudaStream_t stream);
@@ -197,7 +204,7 @@ struct RasterizeStage {
     const uint32_t* background;  // [height][width] RGBX, or null: black
     const uint8_t* plate[3];     // the same in every format, as it is written; of RGBA, zeros
     const uint32_t* order;       // see DeformStage
-    uint32_t* cost;              // out [lists]
+    uint32_t* cost;              // out [blocks][kListsPerBlock]
     uint64_t* spill;             // room for keys of lists that are longer than what a warp sorts at once
     uint32_t spill_capacity;
     FrameState* state;
@@ -205,6 +212,6 @@ struct RasterizeStage {
     FrameStatus* status;  // [kInputSlots], pinned
 };
 
-void launch_rasterize(const StageArray<RasterizeStage>& stages, int lists, Format format, cudaStream_t stream);
+void launch_rasterize(const StageArray<RasterizeStage>& stages, int blocks, Format format, cudaStream_t stream);
 
 }  // namespace being::cuda

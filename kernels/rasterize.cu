@@ -30,7 +30,7 @@ constexpr unsigned kWarps = kListsPerBlock, kThreads = kWarps * kWarp;
 constexpr unsigned kStep = 8;  // splats that are blended together
 // 96 registers per thread: with 64 (eight blocks), 80 and 128 the frame takes 11, 2 and 6 % longer; independent
 // instructions hide more here than more warps do.
-constexpr unsigned kBlocksPerProcessor = 5;
+constexpr unsigned kBlocksPerProcessor = 20 / kWarps;
 static_assert(kTile == 8 && kPixels == 2 * kWarp, "two pixels per lane");
 
 // alpha = 2^(constant + x (along_x + x squared_x) + y (along_y + y squared_y) + mixed x y), from the tile's middle.
@@ -345,10 +345,12 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     rasterize_kernel(const __grid_constant__ Sessions<RasterizeStage> sessions) {
     __shared__ WarpShared warps[kWarps];
     const RasterizeStage s = stage_of<kOne>(sessions, blockIdx.y);
-    const unsigned warp = __shfl_sync(kAllLanes, threadIdx.x / kWarp, 0), lane = lane_of_warp(),
-                   lists = s.columns * s.rows;
+    const unsigned warp = __shfl_sync(kAllLanes, threadIdx.x / kWarp, 0), lane = lane_of_warp();
     WarpShared& shared = warps[warp];
-    const unsigned index = s.order[blockIdx.x] * kWarps + warp;
+    const unsigned block = s.order[blockIdx.x], blocks_across = unsigned(s.columns + kBlockColumns - 1) / kBlockColumns;
+    const unsigned list_column = block % blocks_across * kBlockColumns + warp % kBlockColumns,
+                   list_row = block / blocks_across * kBlockRows + warp / kBlockColumns;
+    uint32_t& block_cost = s.cost[block * kWarps + warp];
     const FrameState& frame_state = *s.state;
     const uint32_t needed = frame_state.segments_needed;
     if (blockIdx.x == 0 && threadIdx.x == 0) {
@@ -359,9 +361,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
         status->frame = frame;
     }
     // Where lists overflowed, what was drawn before stays; the host lets them grow and draws again.
-    if (needed || index >= lists) return;
+    if (needed || list_column >= unsigned(s.columns) || list_row >= unsigned(s.rows)) return;
 
-    const unsigned list_row = index / s.columns, list_column = index - list_row * s.columns;
+    const unsigned index = list_row * s.columns + list_column;
     Place place;
     place.left = int(list_column) * kTile;
     place.top = int(list_row) * kTile;
@@ -369,7 +371,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     place.middle_y = float(place.top + kTile / 2);
     const uint32_t entries = s.list_count[index];
     if (entries == 0) {
-        if (lane == 0) s.cost[index] = 0;
+        if (lane == 0) block_cost = 0;
         return write_empty<kFormat>(s, place, lane);
     }
 
@@ -401,7 +403,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
         }
         cost += blend_layer(s, place, list, layers, layer, fits, spilled, lane, shared, state);
     }
-    if (lane == 0) s.cost[index] = cost;
+    if (lane == 0) block_cost = cost;
 #pragma unroll
     for (int i = 0; i < kRowsPerLane; ++i) head.colour[i] = shared.parked[i * kWarp + lane];
 
@@ -433,8 +435,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
 
 }  // namespace
 
-void launch_rasterize(const StageArray<RasterizeStage>& stages, int lists, Format format, cudaStream_t stream) {
-    const dim3 grid{(unsigned(lists) + kWarps - 1) / kWarps, unsigned(stages.count)};
+void launch_rasterize(const StageArray<RasterizeStage>& stages, int blocks, Format format, cudaStream_t stream) {
+    const dim3 grid{unsigned(blocks), unsigned(stages.count)};
     const Sessions<RasterizeStage> sessions{stages.host[0], stages.device};
     const auto start = [&](auto one, auto many) {
         (stages.count == 1 ? one : many)<<<grid, kThreads, 0, stream>>>(sessions);

@@ -17,7 +17,7 @@ from being_rt.files import atomic_write, reading
 
 FORMAT_VERSION = 1
 FOOTNOTE = """\
-stages: events around each, launched one by one by a second renderer; a frame of one graph overlaps them, so that their
+stages: events around each, launched one by one by a second renderer; a frame of one graph has shorter gaps, so that their
 sum may exceed p50. MB: bytes known to be moved, each counted once: what no frame changes (as the engine packed it; an
 upper limit, for groups that face away are not read), posed vertices, 32 bytes per visible Gaussian, output and the
 background behind it. The MB are thus estimates: lists of tiles are left out, and background is counted by coverage.

@@ -51,7 +51,7 @@ void Engine::launch_stages(Format format, cudaStream_t stream) {
     }
     {
         const Range range("sort+rasterize+composite");
-        launch_rasterize(rasterize_.array(), columns_ * rows_, format, stream);
+        launch_rasterize(rasterize_.array(), parts(columns_, kBlockColumns) * parts(rows_, kBlockRows), format, stream);
         done();
     }
     check(cudaGetLastError(), "launching a frame");
@@ -293,7 +293,7 @@ Engine::Engine(const std::vector<AvatarView>& avatars, const std::vector<int>& s
         session.list_count.resize(lists);
         session.list.resize(lists * size_t(list_capacity_));
         session.match.resize(size_t(s.anchors) / 16 * kMatchValues);
-        const size_t blocks = (lists + kListsPerBlock - 1) / kListsPerBlock;
+        const size_t blocks = size_t(parts(columns_, kBlockColumns)) * parts(rows_, kBlockRows);
         session.cost.resize(blocks * kListsPerBlock);
         session.order.resize(blocks);
         session.spill.resize(size_t(s.groups) * kWarp * kSpillPerGaussian);
@@ -365,7 +365,7 @@ void Engine::write_stages() {
         k.match = session.match.data();
         k.list_count = session.list_count.data();
         k.lists = columns_ * rows_;
-        k.cost = reinterpret_cast<const uint4*>(session.cost.data());
+        k.cost = reinterpret_cast<const BlockCost*>(session.cost.data());
         k.blocks = int(session.order.size());
         skin.push_back(k);
 

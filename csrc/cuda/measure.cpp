@@ -12,10 +12,10 @@ template <class Function>
 Function driver_function(const char* name) {
     void* entry = nullptr;
     cudaDriverEntryPointQueryResult result{};
-    const cudaError_t error = cudaGetDriverEntryPointByVersion(name, &entry, 12040, cudaEnableDefault, &result);
+    const cudaError_t error = cudaGetDriverEntryPointByVersion(name, &entry, 12050, cudaEnableDefault, &result);
     if (error != cudaSuccess || result != cudaDriverEntryPointSuccess || !entry) {
         cudaGetLastError();
-        throw DeviceFault(std::string("this driver has no ") + name + "; parts of a device need CUDA 12.4 or later");
+        throw DeviceFault(std::string("this driver has no ") + name + "; parts of a device need CUDA 12.5 or later");
     }
     return reinterpret_cast<Function>(entry);
 }

@@ -9,7 +9,7 @@ namespace being::cuda {
 double copy_bandwidth(int device);
 
 // A part of a device: a stream whose kernels run on so many multiprocessors (a green context), so that one can see what
-// a smaller device would do. Needs a driver of CUDA 12.4 or later.
+// a smaller device would do. Needs a driver of CUDA 12.5 or later.
 class Partition {
   public:
     Partition(int device, int multiprocessors);

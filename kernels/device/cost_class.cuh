@@ -8,8 +8,10 @@
 namespace being::cuda {
 
 // 0: the costliest; the last one: background alone.
-__device__ inline unsigned cost_class(const uint4& cost) {
-    const uint32_t largest = max(max(cost.x, cost.y), max(cost.z, cost.w));
+__device__ inline unsigned cost_class(const BlockCost& cost) {
+    uint32_t largest = 0;
+#pragma unroll
+    for (const uint32_t list : cost.list) largest = max(largest, list);
     return largest == 0 ? kCostClasses - 1 : kCostClasses - 2 - min(largest / kCostPerClass, kCostClasses - 2u);
 }
 
