@@ -90,6 +90,18 @@ def cuda_devices() -> list[dict[str, Any]]:
 def check_cuda_device(device: int = 0) -> None:
     """Raises ``DeviceError`` unless the device exists and this build has code for it."""
 
+def cuda_copy_bandwidth(device: int = 0) -> float:
+    """GB/s, read and written together, of a large copy on a device."""
+
+class CudaPartition:
+    """A part of a device: a stream whose kernels run on so many multiprocessors."""
+
+    def __init__(self, multiprocessors: int, device: int = 0) -> None: ...
+    @property
+    def stream(self) -> int: ...
+    @property
+    def multiprocessors(self) -> int: ...  # that were given, perhaps a few more
+
 class CudaBuffer:
     """Device memory, zero at first, that frames are drawn into and copied from."""
 
@@ -143,6 +155,7 @@ class CudaEngine:
     def copy_into(self, frame: int, buffer: CudaBuffer, out: NDArray[Any]) -> None: ...
     def wait_for_copy(self, buffer: CudaBuffer) -> None: ...
     def stage_times(self) -> dict[str, float]: ...
+    def stage_bytes(self, session: int = 0) -> dict[str, int]: ...  # that stages read of what no frame changes, at most
     def splats(self, session: int = 0) -> dict[str, NDArray[Any]]: ...
     @property
     def memory(self) -> int: ...

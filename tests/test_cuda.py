@@ -168,7 +168,7 @@ def test_splats(name: str) -> None:
     np.testing.assert_allclose(got["depth"][both], expected["depth"][both], atol=4e-6, rtol=2e-6)
     np.testing.assert_allclose(got["colour"][both], expected["colour"][both], atol=1e-3)  # half floats
     np.testing.assert_allclose(got["opacity"][both], expected["opacity"][both], atol=5e-4)
-    scale = np.linalg.norm(expected["conic"], axis=1, keepdims=True)
+    scale = np.maximum(np.linalg.norm(expected["conic"], axis=1, keepdims=True), 1e-30)
     np.testing.assert_allclose((got["conic"] / scale)[both], (expected["conic"] / scale)[both], atol=4e-3)
 
 
@@ -719,14 +719,13 @@ def test_no_memory_is_lost() -> None:
 
     first = once()
     assert once() >= first
-    for _ in range(15):  # the driver keeps some memory of the first few
-        Renderer(AVATAR, (640, 480), "cuda").render(PARAMS[0])
-    gc.collect()
-    before = torch.cuda.mem_get_info()[0]
-    for _ in range(20):
-        Renderer(AVATAR, (640, 480), "cuda").render(PARAMS[0])
-    gc.collect()
-    assert torch.cuda.mem_get_info()[0] >= before - 4 * 2**20
+    free = []
+    for _ in range(5):  # the driver keeps some memory of the first; what is lost, is lost every time
+        for _ in range(20):
+            Renderer(AVATAR, (640, 480), "cuda").render(PARAMS[0])
+        gc.collect()
+        free.append(torch.cuda.mem_get_info()[0])
+    assert free[-1] >= free[-3]
 
 
 @gpu

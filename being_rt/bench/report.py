@@ -17,10 +17,11 @@ from being_rt.files import atomic_write, reading
 
 FORMAT_VERSION = 1
 FOOTNOTE = """\
-stages: events around each, launched one by one by a second renderer; a frame of one graph has shorter gaps, so that their
-sum may exceed p50. MB: bytes known to be moved, each counted once: what no frame changes (as the engine packed it; an
-upper limit, for groups that face away are not read), posed vertices, 32 bytes per visible Gaussian, output and the
-background behind it. The MB are thus estimates: lists of tiles are left out, and background is counted by coverage.
+stages: events around each, launched one by one by a second renderer; in a frame of one graph the gaps are shorter, so
+that their sum may exceed p50. MB: bytes known to be moved, each counted once: what no frame changes (as the engine
+packed it; an upper limit, for groups that face away are not read), posed vertices, 32 bytes per visible Gaussian,
+output and the background behind it. The MB are thus estimates: lists of tiles are left out, and background is counted
+by coverage.
 floor: those bytes at the measured copy bandwidth; what stays in the second-level cache between frames can beat it."""
 SMALLEST_NOISE = 0.03  # of the median: what a quiet machine's clock, caches and page placement vary by between runs
 
