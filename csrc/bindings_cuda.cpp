@@ -13,20 +13,6 @@
 namespace being {
 namespace {
 
-// Runs `work`, with what the device refuses as being_rt.errors.DeviceError.
-template <class Work>
-auto on_device(const Work& work) {
-    try {
-        return work();
-    } catch (const cuda::DeviceFault& fault) {
-        const py::object type = py::module_::import("being_rt.errors").attr("DeviceError");
-        PyErr_SetString(type.ptr(), fault.what());
-        throw py::error_already_set();
-    } catch (const std::invalid_argument& error) {
-        invalid(error.what());
-    }
-}
-
 // Pinned memory that goes back to its pool when the last array over it is gone: allocating it takes milliseconds.
 class PinnedPool : public std::enable_shared_from_this<PinnedPool> {
   public:

@@ -5,26 +5,13 @@
 #include <memory>
 #include <mutex>
 
-#include "csrc/bindings_arrays.h"
+#include "csrc/bindings_cuda.h"
 #include "csrc/cuda/offset_mlp.h"
 
 namespace being {
 namespace {
 
 constexpr float kLargestHalf = 65504.0f;
-
-// The DeviceFaults of the CUDA part as being_rt.errors.DeviceError, whoever else translates them.
-template <class Function>
-auto translated(const Function& function) {
-    try {
-        return function();
-    } catch (const cuda::DeviceFault& fault) {
-        const py::gil_scoped_acquire acquire;
-        const py::object type = py::module_::import("being_rt.errors").attr("DeviceError");
-        PyErr_SetString(type.ptr(), fault.what());
-        throw py::error_already_set();
-    }
-}
 
 void check_between(const std::string& name, py::ssize_t value, py::ssize_t least, py::ssize_t greatest) {
     if (value < least || value > greatest)
@@ -67,7 +54,7 @@ class PyOffsetMlp {
         check_between("the number of condition inputs", layers[0].inputs - positional_inputs, 1, 256);
         check_between("the number of outputs", layers.back().outputs, 1, cuda::kOffsetMlpOutputs);
         const py::gil_scoped_release release;
-        translated([&] {
+        on_device([&] {
             network_ = std::make_unique<cuda::OffsetMlp>(device, layers, inputs, int(points), int(positional_inputs));
         });
     }
@@ -80,7 +67,7 @@ class PyOffsetMlp {
         const auto where = reinterpret_cast<cudaStream_t>(stream);
         const py::gil_scoped_release release;
         const std::lock_guard lock(mutex_);
-        translated([&] {
+        on_device([&] {
             network_->evaluate(values, where);
             if (!host) return;
             network_->download(host, where);
@@ -90,7 +77,7 @@ class PyOffsetMlp {
 
     void synchronize(uintptr_t stream) const {
         const py::gil_scoped_release release;
-        translated([&] { network_->synchronize(reinterpret_cast<cudaStream_t>(stream)); });
+        on_device([&] { network_->synchronize(reinterpret_cast<cudaStream_t>(stream)); });
     }
 
     uintptr_t pointer() const { return reinterpret_cast<uintptr_t>(network_->offsets()); }
