@@ -49,8 +49,8 @@ constexpr int kBasisAhead = 4096;
 constexpr int kSortBits = 11;
 
 // ---- CUDA
-// A list, and the warp that draws it, is of 8x8 pixels, two per lane: warps then need each other for nothing. Against
-// lists of 32x16 pixels, each sorted and tested against eight tiles by a block: half the time, which went to barriers.
+// A list, and the warp that draws it, is of 8x8 pixels, two per lane: warps then need each other for nothing. Lists of
+// 32x16 pixels, which a block sorts and tests against eight tiles, took a quarter more time, most of it at barriers.
 constexpr int kListSize = 8;
 
 }  // namespace being::config
