@@ -25,6 +25,7 @@ Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
 
 LARGEST_SIDE = 8192  # pixels
+_DRAW_NEEDS_CUDA = "draw needs a CUDA device; with device='cpu' use render"
 MOST_SESSIONS = 65535
 
 
@@ -139,8 +140,7 @@ class Renderer:
             DeviceError: the device failed or has too little memory.
         """
         with self._range[0]:
-            if camera is not None and camera is not self._camera:
-                self._set_camera(camera)
+            self._use(camera)
             return self._backend.render(params, out, format)
 
     def draw(
@@ -173,9 +173,8 @@ class Renderer:
         with self._range[1]:
             backend = self._backend
             if not isinstance(backend, CudaBackend):
-                raise DeviceError("draw needs a CUDA device; with device='cpu' use render")
-            if camera is not None and camera is not self._camera:
-                self._set_camera(camera)
+                raise DeviceError(_DRAW_NEEDS_CUDA)
+            self._use(camera)
             return backend.draw(params, format, stream, out)
 
     def render_layers(self, params: FlameParams, camera: Camera | None = None) -> Layers:
@@ -185,14 +184,13 @@ class Renderer:
 
             picture, alpha, depth = renderer.render_layers(params)
         """
-        if camera is not None and camera is not self._camera:
-            self._set_camera(camera)
+        self._use(camera)
         return Layers(*self._backend.layers(params))
 
     def stage_times(self) -> dict[str, float]:
         """Milliseconds that each stage of the last frame took, in order; their sum is the frame.
 
-        On CUDA they are measured with ``graph=False`` alone, and zero otherwise: a graph's stages overlap.
+        On CUDA they are measured with ``graph=False`` alone, and zero otherwise: a graph is one launch.
         """
         return self._backend.stage_times()
 
@@ -203,6 +201,10 @@ class Renderer:
         covariance, px^-2), ``opacity`` [N], ``colour`` [N, 3], ``depth`` [N] metres, float32.
         """
         return self._backend.splats()
+
+    def _use(self, camera: Camera | None) -> None:
+        if camera is not None and camera is not self._camera:
+            self._set_camera(camera)
 
     def _set_camera(self, camera: Camera) -> None:
         self._backend.set_camera(0, camera.resized(self.size))
@@ -313,7 +315,7 @@ class BatchRenderer:
         """CUDA only: put one frame of every session on its way and return at once; as :meth:`Renderer.draw`."""
         with self._range[1]:
             if self._cuda is None:
-                raise DeviceError("draw needs a CUDA device; with device='cpu' use render")
+                raise DeviceError(_DRAW_NEEDS_CUDA)
             return self._cuda.draw(params, format, stream, out)
 
     def set_camera(self, session: int, camera: Camera) -> None:

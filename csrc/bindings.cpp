@@ -65,9 +65,7 @@ class PyEngine {
         if (params.frames != 1)
             invalid("a frame needs params with T = 1, got T = " + std::to_string(params.frames) + "; use params[t]");
         const py::ssize_t w = c.width, h = c.height;
-        Output output{format_of(format), nullptr, nullptr, nullptr};
-        if (output.format == Format::kNv12 && (w % 2 || h % 2))
-            invalid("NV12 needs an even width and height, got " + std::to_string(w) + " x " + std::to_string(h));
+        Output output{format_of(format, c.width, c.height), nullptr, nullptr, nullptr};
         if (out.is_none()) invalid("out must be a uint8 array");
         if (output.format == Format::kNv12)
             output.pixels = writable<uint8_t>(out, "out", {h * 3 / 2, w});

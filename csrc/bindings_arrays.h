@@ -326,11 +326,23 @@ class SplatArrays {
     py::array_t<float> mean_, conic_, opacity_, colour_, depth_;
 };
 
-inline Camera camera_of(const py::object& world_to_camera, const py::object& intrinsics, int width, int height) {
+inline void check_size(int width, int height) {
     constexpr int kLargest = config::kLargestPicture;
     if (width < 1 || height < 1 || width > kLargest || height > kLargest)
         invalid("size must be 1 to " + std::to_string(kLargest) + " pixels a side, got " + std::to_string(width) +
                 " x " + std::to_string(height));
+}
+
+// A format by its name, if pictures of this size can be in it.
+inline Format format_of(const std::string& name, int width, int height) {
+    const Format format = format_of(name);
+    if (format == Format::kNv12 && (width % 2 || height % 2))
+        invalid("NV12 needs an even width and height, got " + std::to_string(width) + " x " + std::to_string(height));
+    return format;
+}
+
+inline Camera camera_of(const py::object& world_to_camera, const py::object& intrinsics, int width, int height) {
+    check_size(width, height);
     const py::array pose = checked<float>(world_to_camera, "world_to_camera", {4, 4});
     const py::array lens = checked<float>(intrinsics, "intrinsics", {3, 3});
     const auto *m = static_cast<const float*>(pose.data()), *k = static_cast<const float*>(lens.data());

@@ -84,9 +84,7 @@ class PyCudaEngine {
             if (index < 0 || index >= int(views.size()))
                 invalid("a session names avatar " + std::to_string(index) + ", there are " +
                         std::to_string(views.size()));
-        if (width < 1 || height < 1 || width > config::kLargestPicture || height > config::kLargestPicture)
-            invalid("size must be 1 to " + std::to_string(config::kLargestPicture) + " pixels a side, got " +
-                    std::to_string(width) + " x " + std::to_string(height));
+        check_size(width, height);
         on_device([&] {
             const py::gil_scoped_release release;
             cuda::usable_device(device);
@@ -124,8 +122,8 @@ class PyCudaEngine {
                                         std::to_string(sessions) + ", got T = " + std::to_string(params.frames));
         for (const bool given : camera_given_)
             if (!given) invalid("set_camera comes before submit, for every session");
-        cuda::Engine::Output output{format_of(format), nullptr, nullptr, nullptr, nullptr};
-        check_format(output.format);
+        cuda::Engine::Output output{format_of(format, engine_->width(), engine_->height()), nullptr, nullptr, nullptr,
+                                    nullptr};
         if (buffer) {
             if (buffer->size() < engine_->picture_bytes(output.format) * size_t(sessions))
                 invalid("the output buffer is too small for a frame");
@@ -227,16 +225,11 @@ class PyCudaEngine {
             invalid("session must be 0 to " + std::to_string(engine_->sessions() - 1) + ", got " +
                     std::to_string(session));
     }
-    void check_format(Format format) const {
-        const int w = engine_->width(), h = engine_->height();
-        if (format == Format::kNv12 && (w % 2 || h % 2))
-            invalid("NV12 needs an even width and height, got " + std::to_string(w) + " x " + std::to_string(h));
-    }
     void copy(uint64_t frame, PyOutputBuffer& buffer, void* to, size_t bytes) {
         on_device([&] {
             const py::gil_scoped_release release;
             const std::lock_guard<std::mutex> one_at_a_time(mutex_);
-            engine_->copy_to_host(frame, buffer.get().pixels.data(), to, bytes, &buffer.get());
+            engine_->copy_to_host(frame, buffer.get(), to, bytes);
         });
     }
 

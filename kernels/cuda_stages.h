@@ -110,16 +110,16 @@ struct SkinStage {
     const float4* rest;    // [vertices] x y z and nothing
     const float* weights;  // [vertices][8], 5 used
     // anchors
-    int anchors, hidden, rank_stride;  // hidden is unpadded
-    const float* anchor_bias;          // [anchors / 16][hidden][16]
-    const float* head_weight;          // [hidden][rank_stride]
-    const float* head_bias;            // [rank_stride]
+    int anchors, hidden, rank;  // hidden is unpadded
+    const float* anchor_bias;   // [anchors / 16][hidden][16]
+    const float* head_weight;   // [hidden][rank]
+    const float* head_bias;     // [rank]
     FrameState* state;
     // colour match: what the anchors add to it, sixteen at a time
-    const float* match_coefficient;  // [anchors][rank_stride][kMatchValues], zeros for anchors that the band lacks
+    const float* match_coefficient;  // [anchors][rank][kMatchValues], zeros for anchors that the band lacks
     const uint8_t* match_used;       // [anchors / 16] whether any of these is not zero
     float4* posed;                   // out [vertices] camera space
-    float* latent;                   // out [anchors][rank_stride]
+    float* latent;                   // out [anchors][rank]
     float* match;                    // out [anchors / 16][kMatchValues]
     uint32_t* list_count;            // emptied here for `bin`
     int lists;
@@ -157,14 +157,14 @@ struct DeformStage {
     const Face* faces;
     const float4* posed;
     // offset network; rank is padded, see padded_rank
-    int rank, rank_stride;
+    int rank;
     const uint2* basis;              // stored channels, group by group: [..][rank / 4][32] of 4 halves
     const uint32_t* basis_begin;     // [offset_groups] first stored channel
     const uint32_t* basis_channels;  // [offset_groups] bit c: channel c is stored
-    const float* basis_bound;        // [offset_groups][2][rank_stride] of position and rotation, largest over lanes
+    const float* basis_bound;        // [offset_groups][2][rank] of position and rotation, largest over lanes
     const uint2* anchor_index;       // [offset_groups * 32] four of 16 bits
     const float4* anchor_weight;     // [offset_groups * 32]
-    const float* latent;             // [anchors][rank_stride]
+    const float* latent;             // [anchors][rank]
     // torso
     const float* torso_weights;  // [groups - head_groups][3][32]
     int match_parts;             // anchors / 16
@@ -204,7 +204,7 @@ struct RasterizeStage {
     const uint32_t* background;  // [height][width] RGBX, or null: black
     const uint8_t* plate[3];     // the same in every format, as it is written; of RGBA, zeros
     const uint32_t* order;       // see DeformStage
-    uint32_t* cost;              // out [blocks][kListsPerBlock]
+    BlockCost* cost;             // out [blocks]
     uint64_t* spill;             // room for keys of lists that are longer than what a warp sorts at once
     uint32_t spill_capacity;
     FrameState* state;

@@ -13,7 +13,7 @@
 // lanes), at most one per group, so that its length is bounded by the number of groups and one atomic serves up to 32
 // Gaussians. In which order they are appended differs from run to run; the rasterizer sorts by depth and id, so the
 // picture does not.
-#include "kernels/common/rotation.h"
+#include "kernels/common/gaussian.h"
 #include "kernels/common/triangle_frame.h"
 #include "kernels/cuda_stages.h"
 #include "kernels/device/cost_class.cuh"
@@ -27,14 +27,7 @@ constexpr int kThreads = 128, kWarps = kThreads / kWarp;
 constexpr int kCells = 1024;  // lists that a warp marks at once: at least a row of the largest picture's
 constexpr unsigned kAll = ~0u;
 
-struct Gaussian {
-    Vector3<float> position;
-    Quaternion<float> rotation;
-    Vector3<float> scale;  // metres
-    float opacity;         // 0..1
-    Vector3<float> colour;
-    float unfading;  // 1: keeps its opacity from behind, 0: fades
-};
+using Gaussian = being::Gaussian<float>;
 
 __device__ float fast_root(float x) {
     float result;
@@ -62,12 +55,12 @@ __device__ bool certainly_faded(const DeformStage& s, int group, int lane, const
     const float normal_length = sqrtf(dot(normal, normal)), distance = sqrtf(dot(mean, mean));
     const float cosine = -dot(normal, mean) / (normal_length * distance);
     if (__any_sync(kAll, !(cosine < -config::kFadeStart))) return false;
-    const float* bound = s.basis_bound + size_t(group) * 2 * s.rank_stride;
+    const float* bound = s.basis_bound + size_t(group) * 2 * s.rank;
     float position = 0, rotation = 0;
     for (int k = lane; k < s.rank; k += kWarp) {
         const float largest = __uint_as_float(s.state->largest_latent[k]);
         position = fused(largest, __ldg(bound + k), position);
-        rotation = fused(largest, __ldg(bound + s.rank_stride + k), rotation);
+        rotation = fused(largest, __ldg(bound + s.rank + k), rotation);
     }
     for (int offset = kWarp / 2; offset > 0; offset /= 2) {
         position += __shfl_xor_sync(kAll, position, offset);
@@ -94,7 +87,7 @@ class Offsets {
         for (int q = 0; q < kQuads; ++q) z_[q] = {0, 0, 0, 0};
 #pragma unroll
         for (int a = 0; a < 4; ++a) {
-            const auto* latent = reinterpret_cast<const float4*>(s.latent + size_t(index[a]) * s.rank_stride);
+            const auto* latent = reinterpret_cast<const float4*>(s.latent + size_t(index[a]) * s.rank);
 #pragma unroll
             for (int q = 0; q < kQuads; ++q) {
                 const float4 l = latent[q];
@@ -125,31 +118,6 @@ class Offsets {
     const uint32_t channels_;
     float4 z_[kQuads];
 };
-
-template <int kQuads>
-__device__ void deform(const DeformStage& s, int group, int lane, Gaussian& g) {
-    Offsets<kQuads> offsets(s, group, lane);
-    constexpr float kLog2E = 1.44269504f;
-    g.position.x = offsets.added_to(g.position.x, 0);
-    g.position.y = offsets.added_to(g.position.y, 1);
-    g.position.z = offsets.added_to(g.position.z, 2);
-    Vector3<float> turn;
-    turn.x = offsets.added_to(0, 3);
-    turn.y = offsets.added_to(0, 4);
-    turn.z = offsets.added_to(0, 5);
-    g.rotation = nudge(g.rotation, turn);
-    g.scale.x = exp2f(fused(offsets.added_to(0, 6), kLog2E, g.scale.x));
-    g.scale.y = exp2f(fused(offsets.added_to(0, 7), kLog2E, g.scale.y));
-    g.scale.z = exp2f(fused(offsets.added_to(0, 8), kLog2E, g.scale.z));
-    g.opacity = logistic(offsets.added_to(g.opacity, 9));
-    g.colour.x = offsets.added_to(g.colour.x, 10);
-    g.colour.y = offsets.added_to(g.colour.y, 11);
-    g.colour.z = offsets.added_to(g.colour.z, 12);
-}
-
-__device__ Vector3<float> weighted(float w, const Vector3<float>& v, const Vector3<float>& sum) {
-    return {fused(w, v.x, sum.x), fused(w, v.y, sum.y), fused(w, v.z, sum.z)};
-}
 
 // Linear blend skinning of a torso group.
 __device__ Frame3f blend_frames(const DeformStage& s, int torso_group, int lane) {
@@ -423,7 +391,8 @@ __global__ void __launch_bounds__(kThreads)
                 s.depth[group * kWarp + lane] = -1;
                 return;
             }
-            deform<kQuads>(s, group, lane, g);
+            Offsets<kQuads> offsets(s, group, lane);
+            apply_offsets(offsets, g);
         }
         project(s, group, lane, g, frame, map);
         return;

@@ -84,6 +84,16 @@ __device__ void add_condition(const OffsetMlpStage& stage, float* partial, float
     __syncthreads();
 }
 
+// Accumulators of 16 output columns begin as their biases.
+__device__ __forceinline__ void start_output(const OffsetMlpStage& stage, int lane, float (&c)[2][4]) {
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+        const auto v = __ldg(reinterpret_cast<const float2*>(stage.output_bias + n * 8 + lane % 4 * 2));
+        c[n][0] = c[n][2] = v.x;
+        c[n][1] = c[n][3] = v.y;
+    }
+}
+
 // offsets = W_o relu(... relu(W_2 relu(W1p p + b1 + W1c c) + b_2) ...) + b_o for every Gaussian.
 //
 // A block takes kTiles x 16 rows through all layers. Warp w owns the 32 output columns from 32 w on and holds them, all
@@ -212,12 +222,7 @@ __global__ void __launch_bounds__(kWidth, 1) offset_mlp(const __grid_constant__ 
         const auto* last = reinterpret_cast<const uint4*>(stage.output_weight) + lane;
         for (int m = warp; m < kTiles; m += kWidth / 32) {
             float c[2][4];
-#pragma unroll
-            for (int n = 0; n < 2; ++n) {
-                const auto v = __ldg(reinterpret_cast<const float2*>(stage.output_bias + n * 8 + lane % 4 * 2));
-                c[n][0] = c[n][2] = v.x;
-                c[n][1] = c[n][3] = v.y;
-            }
+            start_output(stage, lane, c);
 #pragma unroll
             for (int step = 0; step < kSteps; ++step) {
                 const uint4 w = __ldg(last + step * 32), a = from[(m * kSteps + step) * 32 + lane];
@@ -456,12 +461,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1) offset_mlp_hopper(const __g
         // Output layer: 16 columns, by mma.
         fetch(tile + int(gridDim.x) * kTiles);
         float c[2][4];
-#pragma unroll
-        for (int n = 0; n < 2; ++n) {
-            const auto v = __ldg(reinterpret_cast<const float2*>(stage.output_bias + n * 8 + lane % 4 * 2));
-            c[n][0] = c[n][2] = v.x;
-            c[n][1] = c[n][3] = v.y;
-        }
+        start_output(stage, lane, c);
         const auto* last = reinterpret_cast<const uint4*>(stage.output_weight) + lane;
 #pragma unroll
         for (int step = 0; step < kSteps; ++step) {

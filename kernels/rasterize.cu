@@ -350,7 +350,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     const unsigned block = s.order[blockIdx.x], blocks_across = unsigned(s.columns + kBlockColumns - 1) / kBlockColumns;
     const unsigned list_column = block % blocks_across * kBlockColumns + warp % kBlockColumns,
                    list_row = block / blocks_across * kBlockRows + warp / kBlockColumns;
-    uint32_t& block_cost = s.cost[block * kWarps + warp];
+    uint32_t& list_cost = s.cost[block].list[warp];
     const FrameState& frame_state = *s.state;
     const uint32_t needed = frame_state.segments_needed;
     if (blockIdx.x == 0 && threadIdx.x == 0) {
@@ -371,7 +371,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     place.middle_y = float(place.top + kTile / 2);
     const uint32_t entries = s.list_count[index];
     if (entries == 0) {
-        if (lane == 0) block_cost = 0;
+        if (lane == 0) list_cost = 0;
         return write_empty<kFormat>(s, place, lane);
     }
 
@@ -403,7 +403,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
         }
         cost += blend_layer(s, place, list, layers, layer, fits, spilled, lane, shared, state);
     }
-    if (lane == 0) block_cost = cost;
+    if (lane == 0) list_cost = cost;
 #pragma unroll
     for (int i = 0; i < kRowsPerLane; ++i) head.colour[i] = shared.parked[i * kWarp + lane];
 

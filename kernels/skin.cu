@@ -68,7 +68,7 @@ __device__ void skin_vertices(const SkinStage& s, int block) {
 __device__ void find_latents(const SkinStage& s, int sixteen) {
     extern __shared__ float4
         staged[];  // [hidden][quads] weights, [16][quads] latents, [hidden][16] bias, [hidden] shared
-    const unsigned quads = unsigned(s.rank_stride) / 4, t = threadIdx.x, quad = t / 16, lane = t % 16;
+    const unsigned quads = unsigned(s.rank) / 4, t = threadIdx.x, quad = t / 16, lane = t % 16;
     const bool inside = quad < quads;
     float4* latents = staged + s.hidden * quads;
     auto* bias = reinterpret_cast<float*>(latents + 16 * quads);
@@ -106,7 +106,7 @@ __device__ void find_latents(const SkinStage& s, int sixteen) {
     }
     constexpr unsigned kSlices = kThreads / kMatchValues;
     __shared__ float partial[kSlices][kMatchValues];
-    const unsigned slice = t / kMatchValues, value = t % kMatchValues, terms = 16 * unsigned(s.rank_stride);
+    const unsigned slice = t / kMatchValues, value = t % kMatchValues, terms = 16 * unsigned(s.rank);
     __syncthreads();
     if (slice < kSlices) {
         const float* coefficient = s.match_coefficient + size_t(sixteen) * terms * kMatchValues + value;
@@ -149,7 +149,7 @@ void launch_skin(const StageArray<SkinStage>& stages, int most_vertices, cudaStr
     for (int i = 0; i < stages.count; ++i) {
         const SkinStage& s = stages.host[i];
         if (s.anchors == 0) continue;
-        const size_t bytes = (size_t(s.hidden + 16) * s.rank_stride + size_t(s.hidden) * 17) * sizeof(float);
+        const size_t bytes = (size_t(s.hidden + 16) * s.rank + size_t(s.hidden) * 17) * sizeof(float);
         network_blocks = s.anchors / 16 > network_blocks ? s.anchors / 16 : network_blocks;
         staged = bytes > staged ? bytes : staged;
     }

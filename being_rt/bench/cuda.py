@@ -2,7 +2,7 @@
 
 A row has two speeds. Latency: one frame at a time, from the call of ``draw`` to the end of the wait for it.
 Throughput: many frames submitted before one wait, divided by their number. Stages are timed by events in a second
-renderer that launches them one by one (``graph=False``): in a graph they overlap.
+renderer that launches them one by one (``graph=False``): a graph is one launch.
 """
 
 from __future__ import annotations

@@ -10,21 +10,14 @@
 // - The latents are mixed per block from the few anchors that its 16 neighbours share, by broadcast, not by gathering.
 // Which worker takes which chunk is decided as they go; where a chunk's results lie is not, so neither is their order.
 #include "csrc/cpu/stages.h"
-#include "kernels/common/rotation.h"
+#include "kernels/common/gaussian.h"
 
 namespace being::cpu::BEING_ISA {
 namespace {
 
 constexpr int kLargestRank = 64;
 
-struct Gaussian {
-    Vector3<Floats> position;
-    Quaternion<Floats> rotation;
-    Vector3<Floats> scale;  // metres
-    Floats opacity;         // 0..1
-    Vector3<Floats> colour;
-    Floats unfading;  // 1: keeps its opacity from behind, 0: fades
-};
+using Gaussian = being::Gaussian<Floats>;
 
 Floats row(const float* gaussians, int index) {
     return Floats::load(gaussians + index * kLanes);
@@ -133,23 +126,8 @@ Gaussian deform(const DeformStage& s, int block, const Gaussian& g) {
     Floats z[kLargestRank];
     if (s.basis_channels[block]) mix_latents(s, block, z);
     Offsets offsets(s, block, z);
-    const Floats zero = 0.0f, log2_e = 1.44269504f;
     Gaussian out = g;
-    out.position.x = offsets.added_to(g.position.x, 0);
-    out.position.y = offsets.added_to(g.position.y, 1);
-    out.position.z = offsets.added_to(g.position.z, 2);
-    Vector3<Floats> turn;
-    turn.x = offsets.added_to(zero, 3);
-    turn.y = offsets.added_to(zero, 4);
-    turn.z = offsets.added_to(zero, 5);
-    out.rotation = nudge(g.rotation, turn);
-    out.scale.x = power_of_two(fused(offsets.added_to(zero, 6), log2_e, g.scale.x));
-    out.scale.y = power_of_two(fused(offsets.added_to(zero, 7), log2_e, g.scale.y));
-    out.scale.z = power_of_two(fused(offsets.added_to(zero, 8), log2_e, g.scale.z));
-    out.opacity = logistic(offsets.added_to(g.opacity, 9));
-    out.colour.x = offsets.added_to(g.colour.x, 10);
-    out.colour.y = offsets.added_to(g.colour.y, 11);
-    out.colour.z = offsets.added_to(g.colour.z, 12);
+    apply_offsets(offsets, out);
     return out;
 }
 
@@ -158,10 +136,6 @@ Frame3<Floats> broadcast(const Frame3f& f) {
              {f.linear.y.x, f.linear.y.y, f.linear.y.z},
              {f.linear.z.x, f.linear.z.y, f.linear.z.z}},
             {f.origin.x, f.origin.y, f.origin.z}};
-}
-
-Vector3<Floats> weighted(const Floats& w, const Vector3<Floats>& v, const Vector3<Floats>& sum) {
-    return {fused(w, v.x, sum.x), fused(w, v.y, sum.y), fused(w, v.z, sum.z)};
 }
 
 // Linear blend skinning of a torso block's Gaussians.

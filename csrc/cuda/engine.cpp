@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <thread>
 
 #include "csrc/cuda/nvtx.h"
 #include "csrc/engine/plate.h"
@@ -19,6 +18,11 @@ constexpr size_t kSpillPerGaussian = 8;
 
 int parts(int pixels, int size) {
     return (pixels + size - 1) / size;
+}
+
+// Where a frame, counted from 1, has its parameters, its report and its event.
+size_t slot_of(uint64_t frame) {
+    return size_t((frame - 1) % kInputSlots);
 }
 
 }  // namespace
@@ -51,7 +55,7 @@ void Engine::launch_stages(Format format, cudaStream_t stream) {
     }
     {
         const Range range("sort+rasterize+composite");
-        launch_rasterize(rasterize_.array(), parts(columns_, kBlockColumns) * parts(rows_, kBlockRows), format, stream);
+        launch_rasterize(rasterize_.array(), blocks_, format, stream);
         done();
     }
     check(cudaGetLastError(), "launching a frame");
@@ -75,7 +79,7 @@ uint64_t Engine::submit(const FrameParams* params, const Output& output, cudaStr
     if (output.buffer && output.buffer->copying)
         check(cudaStreamWaitEvent(stream, output.buffer->copied, 0), "waiting for a copy");
 
-    const size_t slot = size_t((frame - 1) % kInputSlots);
+    const size_t slot = slot_of(frame);
     const size_t bytes = picture_bytes(output.format), area = size_t(width_) * height_;
     for (size_t i = 0; i < sessions_.size(); ++i) {
         const Session& session = sessions_[i];
@@ -95,12 +99,19 @@ uint64_t Engine::submit(const FrameParams* params, const Output& output, cudaStr
         in.alpha = output.alpha ? output.alpha + i * area : nullptr;
         in.depth = output.depth ? output.depth + i * area : nullptr;
     }
+    return start(output.format, stream);
+}
+
+// Puts the next frame, whose parameters lie in its slot, on a stream, and returns its number.
+uint64_t Engine::start(Format format, cudaStream_t stream) {
+    const uint64_t frame = frames_ + 1;
+    const size_t slot = slot_of(frame);
     std::atomic_thread_fence(std::memory_order_seq_cst);
-    launch(output.format, stream);
+    launch(format, stream);
     check(cudaEventRecord(done_[slot], stream), "recording an event");
     frames_ = frame;
     last_stream_ = stream;
-    submitted_[slot] = {frame, stream, output.format};
+    submitted_[slot] = {frame, stream, format};
     redrawn_[slot] = 0;
     return frame;
 }
@@ -109,7 +120,7 @@ uint64_t Engine::submit(const FrameParams* params, const Output& output, cudaStr
 void Engine::wait_for_slot(uint64_t frame) {
     if (frame <= kInputSlots) return;
     const uint64_t before = frame - kInputSlots;
-    const size_t slot = size_t((before - 1) % kInputSlots);
+    const size_t slot = slot_of(before);
     for (const Session& session : sessions_) {
         const volatile FrameStatus* status = session.status.data() + slot;
         const auto started = std::chrono::steady_clock::now();
@@ -132,7 +143,7 @@ void Engine::wait_for_slot(uint64_t frame) {
 // Work on another stream than the last one's comes after it: both use the same buffers.
 void Engine::follow(cudaStream_t stream) {
     if (!last_stream_ || last_stream_ == stream) return;
-    check(cudaStreamWaitEvent(stream, done_[size_t((frames_ - 1) % kInputSlots)], 0), "following another stream");
+    check(cudaStreamWaitEvent(stream, done_[slot_of(frames_)], 0), "following another stream");
 }
 
 void Engine::check_stream(cudaStream_t stream) {
@@ -152,7 +163,7 @@ void Engine::check_stream(cudaStream_t stream) {
 uint32_t Engine::lists_needed(uint64_t frame) const {
     uint32_t needed = 0;
     for (const Session& session : sessions_) {
-        const FrameStatus& status = session.status[size_t((frame - 1) % kInputSlots)];
+        const FrameStatus& status = session.status[slot_of(frame)];
         if (status.frame == uint32_t(frame)) needed = std::max(needed, status.segments_needed);
     }
     return needed;
@@ -161,7 +172,7 @@ uint32_t Engine::lists_needed(uint64_t frame) const {
 bool Engine::wait(uint64_t frame) {
     const Range range("wait");
     const OnDevice on_device(info_.index);
-    const size_t slot = size_t((frame - 1) % kInputSlots);
+    const size_t slot = slot_of(frame);
     if (std::find(lost_.begin(), lost_.end(), frame) != lost_.end() && frame != 0)
         throw DeviceFault("frame " + std::to_string(frame) +
                           " was not drawn: its lists overflowed, and later frames took its place before anyone waited "
@@ -170,7 +181,7 @@ bool Engine::wait(uint64_t frame) {
     bool redrawn = redrawn_[slot] != 0;
     uint64_t drawn = redrawn ? redrawn_[slot] : frame;
     for (;;) {
-        const size_t drawn_slot = size_t((drawn - 1) % kInputSlots);
+        const size_t drawn_slot = slot_of(drawn);
         check(cudaEventSynchronize(done_[drawn_slot]), "drawing a frame");
         if (submitted_[drawn_slot].frame != drawn) return redrawn;
         const uint32_t needed = lists_needed(drawn);
@@ -178,36 +189,25 @@ bool Engine::wait(uint64_t frame) {
         grow_lists(needed);
         const uint64_t again = frames_ + 1;
         wait_for_slot(again);
-        const size_t again_slot = size_t((again - 1) % kInputSlots);
-        for (Session& session : sessions_) session.input[again_slot] = session.input[drawn_slot];
+        for (Session& session : sessions_) session.input[slot_of(again)] = session.input[drawn_slot];
         const Submitted before = submitted_[drawn_slot];
-        std::atomic_thread_fence(std::memory_order_seq_cst);
         follow(before.stream);
-        launch(before.format, before.stream);
-        check(cudaEventRecord(done_[again_slot], before.stream), "recording an event");
-        frames_ = again;
-        last_stream_ = before.stream;
-        submitted_[again_slot] = {again, before.stream, before.format};
-        redrawn_[again_slot] = 0;
-        redrawn_[slot] = drawn = again;
+        redrawn_[slot] = drawn = start(before.format, before.stream);
         redrawn = true;
     }
 }
 
-void Engine::copy_to_host(uint64_t frame, const void* from, void* to, size_t bytes, OutputBuffer* buffer) {
+void Engine::copy_to_host(uint64_t frame, OutputBuffer& buffer, void* to, size_t bytes) {
     const OnDevice on_device(info_.index);
-    const size_t slot = size_t((frame - 1) % kInputSlots);
-    if (submitted_[slot].frame == frame)
-        check(cudaStreamWaitEvent(copy_stream_,
-                                  done_[size_t(((redrawn_[slot] ? redrawn_[slot] : frame) - 1) % kInputSlots)], 0),
-              "ordering a copy");
-    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, copy_stream_), "copying a frame to the host");
-    if (buffer) {
-        check(cudaEventRecord(buffer->copied, copy_stream_), "recording an event");
-        buffer->copying = true;
-    } else {
-        check(cudaStreamSynchronize(copy_stream_), "copying a frame to the host");
+    const size_t slot = slot_of(frame);
+    if (submitted_[slot].frame == frame) {
+        const uint64_t drawn = redrawn_[slot] ? redrawn_[slot] : frame;
+        check(cudaStreamWaitEvent(copy_stream_, done_[slot_of(drawn)], 0), "ordering a copy");
     }
+    check(cudaMemcpyAsync(to, buffer.pixels.data(), bytes, cudaMemcpyDeviceToHost, copy_stream_),
+          "copying a frame to the host");
+    check(cudaEventRecord(buffer.copied, copy_stream_), "recording an event");
+    buffer.copying = true;
 }
 
 void Engine::wait_for_copy(OutputBuffer& buffer) {
@@ -266,6 +266,7 @@ Engine::Engine(const std::vector<AvatarView>& avatars, const std::vector<int>& s
       height_(height),
       columns_(parts(width, config::kListSize)),
       rows_(parts(height, config::kListSize)),
+      blocks_(parts(columns_, kBlockColumns) * parts(rows_, kBlockRows)),
       use_graph_(graph) {
     for (const AvatarView& avatar : avatars) {
         scenes_.push_back(std::make_unique<DeviceScene>(upload_scene(avatar)));
@@ -293,9 +294,8 @@ Engine::Engine(const std::vector<AvatarView>& avatars, const std::vector<int>& s
         session.list_count.resize(lists);
         session.list.resize(lists * size_t(list_capacity_));
         session.match.resize(size_t(s.anchors) / 16 * kMatchValues);
-        const size_t blocks = size_t(parts(columns_, kBlockColumns)) * parts(rows_, kBlockRows);
-        session.cost.resize(blocks * kListsPerBlock);
-        session.order.resize(blocks);
+        session.cost.resize(size_t(blocks_));
+        session.order.resize(size_t(blocks_));
         session.spill.resize(size_t(s.groups) * kWarp * kSpillPerGaussian);
         session.frame.resize(1);
         session.input.resize(kInputSlots);
@@ -353,7 +353,7 @@ void Engine::write_stages() {
         k.weights = scene.skin_weights.data();
         k.anchors = scene.anchors;
         k.hidden = scene.hidden2_unpadded;
-        k.rank_stride = scene.rank;
+        k.rank = scene.rank;
         k.anchor_bias = scene.anchor_bias.data();
         k.head_weight = scene.head_weight_1.data();
         k.head_bias = scene.head_bias_1.data();
@@ -365,8 +365,8 @@ void Engine::write_stages() {
         k.match = session.match.data();
         k.list_count = session.list_count.data();
         k.lists = columns_ * rows_;
-        k.cost = reinterpret_cast<const BlockCost*>(session.cost.data());
-        k.blocks = int(session.order.size());
+        k.cost = session.cost.data();
+        k.blocks = blocks_;
         skin.push_back(k);
 
         DeformStage d{};
@@ -378,7 +378,7 @@ void Engine::write_stages() {
         d.face = scene.face.data();
         d.faces = scene.faces.data();
         d.posed = session.posed.data();
-        d.rank = d.rank_stride = scene.rank;
+        d.rank = scene.rank;
         d.basis = scene.basis.data();
         d.basis_begin = scene.basis_begin.data();
         d.basis_channels = scene.basis_channels.data();
@@ -402,8 +402,8 @@ void Engine::write_stages() {
         d.list_count = session.list_count.data();
         d.list = session.list.data();
         d.list_capacity = list_capacity_;
-        d.cost = k.cost;
-        d.blocks = k.blocks;
+        d.cost = session.cost.data();
+        d.blocks = blocks_;
         d.order = session.order.data();
         deform.push_back(d);
 

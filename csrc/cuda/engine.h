@@ -56,8 +56,9 @@ class Engine {
     uint64_t submit(const FrameParams* params, const Output& output, cudaStream_t stream);
     // Until a submitted frame is complete. True if it had to be drawn again.
     bool wait(uint64_t frame);
-    // Copies `bytes` from a frame's output to the host after the frame; into pinned memory, this overlaps what follows.
-    void copy_to_host(uint64_t frame, const void* from, void* to, size_t bytes, OutputBuffer* buffer);
+    // Starts copying the first `bytes` of a buffer to the host after a frame; into pinned memory, this overlaps what
+    // follows. Complete after wait_for_copy.
+    void copy_to_host(uint64_t frame, OutputBuffer& buffer, void* to, size_t bytes);
     void wait_for_copy(OutputBuffer& buffer);
 
     size_t picture_bytes(Format format) const;
@@ -82,7 +83,8 @@ class Engine {
         DeviceArray<float4> posed;
         DeviceArray<float> latent, match, depth;
         DeviceArray<Splat> splats;
-        DeviceArray<uint32_t> list_count, cost, order, background, frame;
+        DeviceArray<uint32_t> list_count, order, background, frame;
+        DeviceArray<BlockCost> cost;
         DeviceArray<uint64_t> spill;
         DeviceArray<uint8_t> plate[3];
         DeviceArray<uint2> list;
@@ -110,6 +112,7 @@ class Engine {
     void grow_lists(uint32_t needed);
     void launch_stages(Format format, cudaStream_t stream);
     void launch(Format format, cudaStream_t stream);
+    uint64_t start(Format format, cudaStream_t stream);
     cudaGraphExec_t make_graph(Format format);
     void drop_graphs();
     uint32_t lists_needed(uint64_t frame) const;
@@ -118,7 +121,7 @@ class Engine {
     void check_stream(cudaStream_t stream);
 
     const DeviceInfo info_;
-    const int width_, height_, columns_, rows_;
+    const int width_, height_, columns_, rows_, blocks_;
     const bool use_graph_;
     int list_capacity_ = 0, most_vertices_ = 0, most_groups_ = 0, rank_ = 0;
     std::vector<std::unique_ptr<DeviceScene>> scenes_;

@@ -33,6 +33,12 @@ BEING_HD inline Vector3<Real> operator*(const Vector3<Real>& a, const Real& s) {
     return {a.x * s, a.y * s, a.z * s};
 }
 
+// w v + sum
+template <class Real>
+BEING_HD inline Vector3<Real> weighted(const Real& w, const Vector3<Real>& v, const Vector3<Real>& sum) {
+    return {fused(w, v.x, sum.x), fused(w, v.y, sum.y), fused(w, v.z, sum.z)};
+}
+
 template <class Real>
 BEING_HD inline Real dot(const Vector3<Real>& a, const Vector3<Real>& b) {
     return fused(a.x, b.x, fused(a.y, b.y, a.z * b.z));
