@@ -189,3 +189,5 @@ class OffsetMlp:
     def pointer(self) -> int: ...  # of the last result
     @property
     def shape(self) -> tuple[int, int]: ...
+
+operations: Any  # differentiable operations on addresses, see being_rt.ops.native

@@ -13,6 +13,7 @@
 #endif
 #include "csrc/engine/engine.h"
 #include "csrc/engine/pose.h"
+#include "csrc/training/bindings.h"
 #include "kernels/common/colour.h"
 #include "kernels/common/composite.h"
 
@@ -247,6 +248,7 @@ PYBIND11_MODULE(_C, module) {
     module.attr("compiler") = "unknown";
 #endif
     module.def("simd_levels", &cpu::available_levels);
+    training::bind_operations(module);
 
     py::class_<PyEngine>(module, "Engine")
         .def(py::init<const py::dict&, int, const std::string&>(), py::arg("avatar"), py::arg("threads") = 0,

@@ -1,0 +1,29 @@
+// The differentiable operations of training, one file each; they make up the submodule being_rt._C.operations.
+#pragma once
+
+#include "csrc/training/arguments.h"
+
+namespace being::training {
+
+void bind_skin(py::module_& module);
+void bind_offsets(py::module_& module);
+void bind_bind(py::module_& module);
+void bind_project(py::module_& module);
+void bind_rasterize(py::module_& module);
+void bind_composite(py::module_& module);
+void bind_loss(py::module_& module);
+void bind_adam(py::module_& module);
+
+inline void bind_operations(py::module_& parent) {
+    py::module_ module = parent.def_submodule("operations", "Differentiable operations on raw pointers, for ops/.");
+    bind_skin(module);
+    bind_offsets(module);
+    bind_bind(module);
+    bind_project(module);
+    bind_rasterize(module);
+    bind_composite(module);
+    bind_loss(module);
+    bind_adam(module);
+}
+
+}  // namespace being::training
