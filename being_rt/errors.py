@@ -31,6 +31,10 @@ class AvatarFileError(FileFormatError):
     """A ``.being`` file cannot be read or does not hold a valid avatar."""
 
 
+class DatasetError(FileFormatError):
+    """A data set, or what another tracker wrote, cannot be read, is not valid, or cannot be written."""
+
+
 class AudioError(BeingError, ValueError):
     """Sound that cannot be read or used."""
 

@@ -26,11 +26,12 @@ from scenes import make_avatar
 
 from being_rt.avatar import file as avatar_file
 from being_rt.avatar.avatar import Avatar
-from being_rt.avatar.container import ALIGNMENT, encode_tensors
+from being_rt.avatar.container import ALIGNMENT
 from being_rt.avatar.file import inspect_avatar, load_avatar, save_avatar
 from being_rt.avatar.validation import NETWORK_TENSORS, TENSORS, avatar_tensors, validate_avatar
 from being_rt.errors import AvatarFileError, BeingError, InvalidParameterError, UnsupportedVersionError
 from being_rt.flame.model import ExpressionMap
+from being_rt.tensor_file import encode_tensors
 
 
 def small_avatar(**changes: Any) -> Avatar:

@@ -1,17 +1,14 @@
 """The bytes of an avatar file: a zip of stored members, one of them safetensors, all usable where they lie.
 
-Both formats are parsed here, in a few dozen lines, because the point is to take nothing on trust: every offset, size
-and name is checked against the file before it is used, and no step costs more than the file is long. Any zip or
-safetensors tool reads what :func:`write_container` writes.
+The zip is parsed here, in a few dozen lines, because the point is to take nothing on trust: every offset, size and
+name is checked against the file before it is used, and no step costs more than the file is long. Any zip tool reads
+what :func:`write_container` writes. The tensors are being_rt/tensor_file.py's.
 
-References: PKWARE, "APPNOTE.TXT - .ZIP File Format Specification" 6.3, sections 4.3.7, 4.3.12 and 4.3.16;
-safetensors README, "Format".
+Reference: PKWARE, "APPNOTE.TXT - .ZIP File Format Specification" 6.3, sections 4.3.7, 4.3.12 and 4.3.16.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import struct
 import zipfile
 import zlib
@@ -19,22 +16,17 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import IO, Any
 
-import numpy as np
-from numpy.typing import NDArray
-from safetensors.numpy import save as save_tensors
+from being_rt.tensor_file import FILE_LIMIT, json_object
 
 ALIGNMENT = 64  # bytes; the tensors begin at a multiple, so mapped arrays lie as the SIMD units like them
 MANIFEST = "manifest.json"
 TENSORS = "avatar.safetensors"
 MEMBERS = (MANIFEST, TENSORS, "background.png", "preview.png")
 MANIFEST_LIMIT = 1 << 20  # bytes
-HEADER_LIMIT = 1 << 20  # bytes of the safetensors header; 60 tensors take 6 KB
-FILE_LIMIT = (1 << 31) - 1  # bytes; beyond lie zip's 64-bit extensions
 
 _END = struct.Struct("<4s4H2LH")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
-_DTYPES = {"F32": "<f4", "F16": "<f2", "I32": "<i4", "U16": "<u2", "U8": "u1", "BOOL": "?"}
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # the same avatar gives the same bytes
 
 
@@ -52,18 +44,13 @@ def write_container(stream: IO[bytes], members: Mapping[str, bytes]) -> None:
             archive.writestr(info, data)
 
 
-def encode_tensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:
-    """The safetensors file of the arrays, sorted by size of their elements and by name."""
-    return bytes(save_tensors({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}))
-
-
 def read_container(data: memoryview) -> dict[str, memoryview]:
     """The members of a container, as views of ``data``.
 
     Raises:
         ValueError: it is not such a container, or damaged.
     """
-    if len(data) < _END.size or len(data) > FILE_LIMIT:
+    if len(data) < _END.size or len(data) > FILE_LIMIT:  # beyond lie zip's 64-bit extensions
         raise ValueError("it is too short or too long to be an avatar file")
     signature, disk, first_disk, here, count, size, start, comment = _END.unpack_from(data, len(data) - _END.size)
     if signature != b"PK\5\6" or comment:
@@ -117,72 +104,4 @@ def read_manifest(data: memoryview) -> dict[str, Any]:
     """The manifest's JSON object, without NaN, infinities or repeated keys. Raises ``ValueError``."""
     if len(data) > MANIFEST_LIMIT:
         raise ValueError(f"its {MANIFEST} is longer than {MANIFEST_LIMIT >> 20} MB")
-    return _json_object(data, MANIFEST)
-
-
-def decode_tensors(data: memoryview) -> dict[str, NDArray[Any]]:
-    """Arrays by name, as views of ``data``, read-only where it is. Raises ``ValueError``."""
-    if len(data) < 8:
-        raise ValueError(f"its {TENSORS} is too short")
-    (header_size,) = struct.unpack_from("<Q", data)
-    if header_size > min(HEADER_LIMIT, len(data) - 8):
-        raise ValueError(f"the header of its {TENSORS} is damaged")
-    header = _json_object(data[8 : 8 + header_size], f"{TENSORS} header")
-    header.pop("__metadata__", None)
-    content = data[8 + header_size :]
-    tensors: dict[str, NDArray[Any]] = {}
-    ranges = []
-    for name, entry in header.items():
-        dtype, shape, begin, end = _tensor_entry(name, entry)
-        if end > len(content) or end - begin != math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"its tensor {name!r} does not have the size that its shape says")
-        ranges.append((begin, end))
-        tensor: NDArray[Any] = np.ndarray(shape, dtype, content, begin)
-        if dtype.kind == "b" and end > begin and tensor.view(np.uint8).max() > 1:
-            raise ValueError(f"its tensor {name!r} has truth values other than 0 and 1")
-        # Repacked by another tool the data may lie anywhere; native code wants whole words.
-        tensors[name] = tensor if tensor.flags.aligned else tensor.copy()
-    ranges.sort()
-    if [begin for begin, _ in ranges] != [0, *(end for _, end in ranges)][: len(ranges)] or (
-        len(content) != max((end for _, end in ranges), default=0)
-    ):
-        raise ValueError(f"the tensors of its {TENSORS} overlap or leave gaps")
-    return tensors
-
-
-def _tensor_entry(name: str, entry: Any) -> tuple[np.dtype[Any], tuple[int, ...], int, int]:
-    try:
-        dtype = np.dtype(_DTYPES[entry["dtype"]])
-        shape = tuple(entry["shape"])
-        begin, end = entry["data_offsets"]
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(f"its tensor {name[:60]!r} has a damaged or unsupported header") from None
-    if not name.isprintable():
-        raise ValueError("it has a tensor whose name is not printable text")
-    numbers = (*shape, begin, end)
-    if (
-        len(shape) > 4
-        or not all(type(number) is int and 0 <= number <= FILE_LIMIT for number in numbers)
-        or end < begin
-    ):
-        raise ValueError(f"its tensor {name[:60]!r} has an impossible shape or place")
-    return dtype, shape, begin, end
-
-
-def _json_object(data: memoryview, what: str) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not a number")
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            raise ValueError("a key occurs twice")
-        return result
-
-    try:
-        value = json.loads(bytes(data).decode("utf-8"), parse_constant=refuse, object_pairs_hook=unique)
-    except (ValueError, RecursionError) as problem:
-        raise ValueError(f"its {what} is not valid JSON: {problem}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"its {what} is not a JSON object")
-    return value
+    return json_object(data, MANIFEST)

@@ -21,8 +21,6 @@ from being_rt.avatar.avatar import AnchorLatentNetwork, Avatar, Camera, Gaussian
 from being_rt.avatar.container import (
     MANIFEST,
     TENSORS,
-    decode_tensors,
-    encode_tensors,
     read_container,
     read_manifest,
     write_container,
@@ -30,8 +28,8 @@ from being_rt.avatar.container import (
 from being_rt.avatar.validation import avatar_tensors, check_size, is_text, validate_avatar
 from being_rt.errors import AvatarFileError, InvalidParameterError, UnsupportedVersionError
 from being_rt.files import atomic_write, reading
-from being_rt.flame.model import ExpressionMap
-from being_rt.flame.rig import Rig
+from being_rt.flame.rig_file import landmark_names, rig_tensors, take, take_rig
+from being_rt.tensor_file import decode_tensors, encode_tensors
 
 UInt8 = NDArray[np.uint8]
 Tensors = dict[str, NDArray[Any]]
@@ -93,11 +91,7 @@ def save_avatar(avatar: Avatar, path: str | os.PathLike[str], preview: UInt8 | N
         save_avatar(demo_avatar("ada"), "ada.being")
     """
     validate_avatar(avatar)
-    tensors = avatar_tensors(avatar)
-    for name, (face, barycentric) in avatar.rig.landmarks.items():
-        tensors |= {f"landmarks.{name}.face": face, f"landmarks.{name}.barycentric": barycentric}
-    if avatar.rig.expression_map is not None:
-        tensors["expression_map.matrix"] = avatar.rig.expression_map.matrix
+    tensors = avatar_tensors(avatar) | rig_tensors(avatar.rig)
     members = {TENSORS: encode_tensors(tensors), BACKGROUND: _encode_picture(avatar.background)}
     if preview is not None:
         members[PREVIEW] = _encode_picture(preview)
@@ -164,7 +158,7 @@ def inspect_avatar(path: str | os.PathLike[str]) -> AvatarSummary:
             vertex_count=size("rig.template", 0),
             face_count=size("rig.faces", 0),
             expressions=_expression_names(manifest),
-            landmarks=tuple(_landmark_names(tensors)),
+            landmarks=tuple(landmark_names(tensors)),
             has_preview=PREVIEW in contents.members,
             metadata=_metadata(manifest),
         )
@@ -198,7 +192,7 @@ def _open(path: str | os.PathLike[str]) -> Iterator[_Contents]:
             raise UnsupportedVersionError(
                 f"{path} has avatar format {version}, this being_rt reads up to {FORMAT_VERSION}; update being_rt"
             )
-        tensors = decode_tensors(members[TENSORS])
+        tensors = decode_tensors(members[TENSORS], TENSORS)
         for step in range(version, FORMAT_VERSION):
             if step not in UPGRADES:
                 raise ValueError(f"it has avatar format {step}, which never existed")
@@ -243,21 +237,13 @@ def _manifest(avatar: Avatar, members: dict[str, bytes]) -> bytes:
 
 def _avatar(contents: _Contents) -> Avatar:
     manifest, tensors = contents.manifest, dict(contents.tensors)
-    landmarks = {
-        name: (_take(tensors, f"landmarks.{name}.face"), _take(tensors, f"landmarks.{name}.barycentric"))
-        for name in _landmark_names(tensors)
-    }
-    expression_map = None
-    if manifest.get("expressions") is not None:
-        matrix = _take(tensors, "expression_map.matrix")
-        expression_map = ExpressionMap(_expression_names(manifest), matrix)
-    edition = _field(manifest, "edition", str)
+    expressions = None if manifest.get("expressions") is None else _expression_names(manifest)
     seam = _field(manifest, "seam", dict)
     seam_numbers = {name: _number(seam, name) for name in ("radius", "half_height", "depth_softness")}
     has_network = any(name.startswith("network.") for name in tensors)
     avatar = Avatar(
         name=_field(manifest, "name", str),
-        rig=_record(Rig, tensors, "rig", edition=edition, expression_map=expression_map, landmarks=landmarks),
+        rig=take_rig(tensors, _field(manifest, "edition", str), expressions),
         head=_record(HeadLayer, tensors, "head", gaussians=_record(Gaussians, tensors, "head")),
         torso=_record(TorsoLayer, tensors, "torso", gaussians=_record(Gaussians, tensors, "torso")),
         network=_record(AnchorLatentNetwork, tensors, "network") if has_network else None,
@@ -278,21 +264,7 @@ def _avatar(contents: _Contents) -> Avatar:
 def _record(kind: type[Record], tensors: Tensors, prefix: str, **given: Any) -> Record:
     """A dataclass whose fields are given or are tensors ``prefix.field``, which are taken out of ``tensors``."""
     names = [field.name for field in fields(kind) if field.name not in given]  # type: ignore[arg-type]
-    return kind(**given, **{name: _take(tensors, f"{prefix}.{name}") for name in names})
-
-
-def _take(tensors: Tensors, name: str) -> NDArray[Any]:
-    if name not in tensors:
-        raise ValueError(f"it has no tensor {name!r}")
-    return tensors.pop(name)
-
-
-def _landmark_names(tensors: Tensors) -> list[str]:
-    return sorted(
-        name[len("landmarks.") : -len(".face")]
-        for name in tensors
-        if name.startswith("landmarks.") and name.endswith(".face")
-    )
+    return kind(**given, **{name: take(tensors, f"{prefix}.{name}") for name in names})
 
 
 def _field(table: Manifest, name: str, kind: type[Record]) -> Record:

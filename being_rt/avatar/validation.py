@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.avatar.avatar import CHANNELS, Avatar, Camera, Gaussians, Seam
-from being_rt.checks import Specification, check_arrays, check_range, check_rows, is_finite
+from being_rt.checks import Specification, check_arrays, check_range, check_rows
 from being_rt.errors import InvalidParameterError
-from being_rt.flame.model import EXPRESSION_COUNT, POSE_FEATURE_COUNT, check_landmarks
+from being_rt.flame.rig_file import RIG_TENSORS, WEIGHT_TOLERANCE, check_rig_extras
 
 THETA_COUNT = 138  # conditioning of the offset network, see AnchorLatentNetwork
 MAXIMUM_SIDE = 16384  # pixels of a picture's side
 MAXIMUM_PIXELS = 1 << 26  # 8192 x 8192; 200 MB of RGB
 MAXIMUM_TEXT = 20_000  # characters of a name, licence, consent note or metadata entry
-SUM_TOLERANCE = 1e-3  # of weights that sum to 1, and of unit vectors; float16 or text on the way costs this much
+SUM_TOLERANCE = WEIGHT_TOLERANCE  # of weights that sum to 1, and of unit vectors
 
 _GAUSSIANS: dict[str, tuple[str, tuple[int, ...]]] = {
     "position": ("float32", (3,)),
@@ -32,15 +32,7 @@ _GAUSSIANS: dict[str, tuple[str, tuple[int, ...]]] = {
     "facing_fade": ("bool", ()),
 }
 TENSORS: dict[str, Specification] = {
-    "rig.template": ("float32", ("V", 3)),
-    "rig.faces": ("int32", ("F", 3)),
-    "rig.expression_basis": ("float16", ("V", 3, EXPRESSION_COUNT)),
-    "rig.eyelid_basis": ("float16", ("V", 3, 2)),
-    "rig.pose_basis": ("float16", ("V", 3, POSE_FEATURE_COUNT)),
-    "rig.skinning_weights": ("float32", ("V", 5)),
-    "rig.joint_rest": ("float32", (5, 3)),
-    "rig.joint_expression": ("float32", (5, 3, EXPRESSION_COUNT)),
-    "rig.face_frames": ("float32", ("F", 2, 2)),
+    **RIG_TENSORS,
     **{f"head.{name}": (dtype, ("N", *shape)) for name, (dtype, shape) in _GAUSSIANS.items()},
     "head.face": ("int32", ("N",)),
     "head.barycentric": ("float32", ("N", 3)),
@@ -70,7 +62,7 @@ NETWORK_TENSORS: dict[str, Specification] = {
 
 def avatar_tensors(avatar: Avatar) -> dict[str, NDArray[Any]]:
     """All arrays of an avatar but the background, by name; landmarks and expression map excluded."""
-    tensors = {name: getattr(avatar.rig, name.removeprefix("rig.")) for name in TENSORS if name.startswith("rig.")}
+    tensors = {name: getattr(avatar.rig, name.removeprefix("rig.")) for name in RIG_TENSORS}
     for layer_name, layer in (("head", avatar.head), ("torso", avatar.torso)):
         tensors |= {f"{layer_name}.{field.name}": getattr(layer.gaussians, field.name) for field in fields(Gaussians)}
         tensors |= {f"{layer_name}.{f.name}": getattr(layer, f.name) for f in fields(layer) if f.name != "gaussians"}
@@ -116,7 +108,7 @@ def validate_avatar(avatar: Avatar) -> None:
     has_area = np.any(tensors["rig.face_frames"].reshape(-1, 4), axis=1)
     if not np.all(has_area[tensors["head.face"]]):
         raise InvalidParameterError("head.face binds Gaussians to triangles without area")
-    _check_rig_extras(avatar, sizes["F"])
+    check_rig_extras(avatar.rig)
     _check_seam(avatar.seam)
     validate_camera(avatar.camera)
     _check_picture("background", avatar.background)
@@ -169,16 +161,6 @@ def _check_gaussians(layer: str, tensors: dict[str, NDArray[Any]]) -> None:
         raise InvalidParameterError(f"{layer}.position has values beyond 1 km; the unit is the metre")
     if np.abs(scale).max() > 20:  # e^20 is 485,000 km, and its square still fits into float32
         raise InvalidParameterError(f"{layer}.log_scale has values outside -20..20; stored scales are log metres")
-
-
-def _check_rig_extras(avatar: Avatar, face_count: int) -> None:
-    check_landmarks(avatar.rig.landmarks, face_count)
-    expression_map = avatar.rig.expression_map
-    if expression_map is not None:
-        if not is_finite(expression_map.matrix):
-            raise InvalidParameterError("rig.expression_map has values that are NaN or infinite")
-        if len(set(expression_map.names)) != len(expression_map.names):
-            raise InvalidParameterError("rig.expression_map has a name twice")
 
 
 def _check_seam(seam: Seam) -> None:
