@@ -1,0 +1,1 @@
+"""Training: from tracked frames to an avatar. Needs PyTorch, but for :mod:`being_rt.train.config`."""

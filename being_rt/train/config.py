@@ -1,0 +1,357 @@
+"""Everything that a training run can be told, in one record: what the command line takes, JSON holds and Python passes.
+
+The defaults are those of the preset ``being``; other presets are functions ``TrainConfig -> TrainConfig`` in
+:mod:`being_rt.train.presets`. The record is saved beside the result of a run, and a checkpoint resumes with its own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+import types
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from being_rt.errors import FileFormatError, InvalidParameterError
+from being_rt.files import atomic_write, reading
+
+Record = TypeVar("Record")
+Channel = Literal["position", "rotation", "scale", "opacity", "colour"]
+CHANNELS: tuple[Channel, ...] = ("position", "rotation", "scale", "opacity", "colour")
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Of the parameters, per step of Adam. Lengths are metres. 0: the parameter stays as it is."""
+
+    position: float = 1.6e-4
+    position_end: float = 1.6e-6
+    """Positions decay exponentially to this by the end of the run, as in 3DGS."""
+    rotation: float = 1e-3
+    log_scale: float = 5e-3
+    opacity: float = 2.5e-2
+    colour: float = 2.5e-3
+    barycentric: float = 1e-3
+    network: float = 1e-3
+    """Weights, biases and codes of the offset network."""
+    basis: float = 1e-3
+    """Bases of the Gaussians, of channels whose unit is 1; positions take ``basis * basis_position``."""
+    basis_position: float = 0.05
+    """Factor on ``basis`` for the position channels."""
+    torso_weights: float = 1e-3
+    """Logits of the torso's skinning weights."""
+    template: float = 0.0
+    """Vertices of the rig: identity refinement."""
+
+
+@dataclass(frozen=True)
+class RegularisationConfig:
+    """Weights of what keeps Gaussians sensible where the pictures say little. 0: off."""
+
+    position: float = 0.01
+    """Hinge on the distance from the bound triangle beyond ``position_limit``."""
+    position_limit: float = 0.01
+    """Metres."""
+    scale: float = 1.0
+    """Hinge on standard deviations beyond ``scale_limit``."""
+    scale_limit: float = 0.008
+    """Metres."""
+    ratio_limit: float = 10.0
+    """Longest over shortest standard deviation that costs nothing."""
+    offset: float = 1e-3
+    """Mean square of the offset network's output, each channel in its own unit."""
+    opacity: float = 0.0
+    """Pushes opacities to 0 or 1."""
+    smoothness: float = 0.0
+    """Differences of the bases of neighbouring Gaussians."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What is trained: the Gaussians of each region, how they are bound, and what moves them."""
+
+    preset: str = "being"
+    """The preset that these values started from: being, rgbavatar, splattingavatar, gaussianavatars, flashavatar."""
+    head_gaussians: int = 60_000
+    """On the skin; hair, mouth and eyes come on top."""
+    hair_gaussians: int = 20_000
+    mouth_gaussians: int = 6_000
+    """Teeth, tongue, gums and eyes."""
+    torso_gaussians: int = 20_000
+    network: Literal["anchors", "points", "none"] = "anchors"
+    """anchors: latents of anchors, blended (ALG). points: a network per Gaussian (FlashAvatar). none: rigid."""
+    anchors: int = 256
+    rank: int = 20
+    channels: tuple[Channel, ...] = CHANNELS
+    """What the offset network moves."""
+    trunk_sizes: tuple[int, int] = (128, 64)
+    """Hidden sizes of the network that all anchors share."""
+    code_size: int = 16
+    """Length of an anchor's code."""
+    anchor_size: int = 64
+    """Hidden size of the part that runs per anchor."""
+    point_sizes: tuple[int, ...] = (256,) * 6
+    """Hidden sizes of the network per Gaussian."""
+    initial_scale: float = 8e-4
+    """Metres: standard deviation of a Gaussian at the start, before its density is accounted for."""
+    initial_opacity: float = 0.5
+    antialiased: bool = True
+    """Opacity shrinks as the pixel filter widens a splat (Mip-Splatting)."""
+    learning_rates: LearningRates = field(default_factory=LearningRates)
+    regularisation: RegularisationConfig = field(default_factory=RegularisationConfig)
+
+    def check(self) -> None:
+        _require(self.head_gaussians >= 1, "model.head_gaussians must be at least 1", self.head_gaussians)
+        for name in ("hair_gaussians", "mouth_gaussians", "torso_gaussians"):
+            _require(getattr(self, name) >= 0, f"model.{name} must not be negative", getattr(self, name))
+        _require(4 <= self.anchors <= 65_535 or self.anchors == 1, "model.anchors must be 1 or 4..65535", self.anchors)
+        _require(1 <= self.rank <= 256, "model.rank must be 1..256", self.rank)
+        _require(0 < self.initial_scale < 1, "model.initial_scale must be in 0..1 m", self.initial_scale)
+        _require(0 < self.initial_opacity < 1, "model.initial_opacity must be in 0..1", self.initial_opacity)
+        _not_negative("model.learning_rates", self.learning_rates)
+        _not_negative("model.regularisation", self.regularisation)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """How a picture is compared with a frame."""
+
+    l1: float = 0.8
+    dssim: float = 0.2
+    alpha: float = 1.0
+    """Coverage against the mask, where the dataset has masks."""
+    huber: float = 0.0
+    """Below this difference the L1 term is quadratic; 0: plain L1."""
+    mouth: float = 4.0
+    """Weight of a pixel in the mouth's box; elsewhere 1. At most 100."""
+    eyes: float = 4.0
+    """Weight of a pixel in the eyes' boxes. At most 100."""
+
+    def check(self) -> None:
+        _not_negative("loss", self)
+        _require(self.l1 + self.dssim > 0, "loss.l1 or loss.dssim must be positive", 0)
+        for name in ("mouth", "eyes"):
+            _require(0.1 <= getattr(self, name) <= 100, f"loss.{name} must be 0.1..100", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How long, and what happens when."""
+
+    steps: int = 6_000
+    batch: int = 8
+    """Frames per step, over all GPUs."""
+    seconds: float = 0.0
+    """Stop after this much training time, with the schedule fitted to it; 0: no limit."""
+    relocate_start: float = 0.1
+    """Share of the run after which Gaussians begin to move to where the error is."""
+    relocate_stop: float = 0.6
+    relocate_interval: int = 100
+    """Steps; 0: never."""
+    evaluate_interval: int = 1_000
+    """Steps between held-out evaluations; 0: at the end only."""
+    evaluate_frames: int = 32
+    """Held-out frames of an evaluation during the run; at the end all are used. 0: all."""
+    checkpoint_seconds: float = 60.0
+    """0: at the end of phases only."""
+    check_interval: int = 50
+    """Steps between looks at what the device has to say (loss, overflow); each costs a synchronisation."""
+
+    def check(self) -> None:
+        _require(self.steps >= 1, "schedule.steps must be at least 1", self.steps)
+        _require(1 <= self.batch <= 1024, "schedule.batch must be 1..1024", self.batch)
+        _require(self.check_interval >= 1, "schedule.check_interval must be at least 1", self.check_interval)
+        _require(
+            0 <= self.relocate_start <= self.relocate_stop <= 1,
+            "schedule.relocate_start and relocate_stop must be shares 0..1 in order",
+            (self.relocate_start, self.relocate_stop),
+        )
+        _not_negative("schedule", self)
+
+
+@dataclass(frozen=True)
+class FeedConfig:
+    """Which pictures the trainer sees."""
+
+    crops: Literal["auto", "whole", "foveated"] = "auto"
+    """whole: whole frames at full resolution. foveated: windows at full resolution around face, mouth and body, and
+    whole frames at reduced resolution. auto: foveated where frames have more than twice the pixels of a window."""
+    window: tuple[int, int] = (512, 512)
+    """Width and height of a window."""
+    reduction: int = 2
+    """By how much whole frames are reduced where there are windows: 2 or 4."""
+    whole_until: float = 0.2
+    """Share of the run that sees reduced whole frames only."""
+    window_share: float = 0.75
+    """Share of the steps after that which see windows."""
+    random_background: bool = True
+    """A new colour behind every frame, so that coverage is learned; needs masks. Else the dataset's background."""
+    frame_limit: int = 0
+    """Use at most so many training frames, evenly spread; 0: all."""
+    device_gigabytes: float = 4.0
+    """Frames beyond this stay in the host's memory and are copied while the device computes."""
+
+    def check(self) -> None:
+        _require(min(self.window) >= 16, "feed.window must be at least 16 pixels a side", self.window)
+        _require(self.reduction in (2, 4), "feed.reduction must be 2 or 4", self.reduction)
+        for name in ("whole_until", "window_share"):
+            _require(0 <= getattr(self, name) <= 1, f"feed.{name} must be a share 0..1", getattr(self, name))
+        _not_negative("feed", self)
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """Which parameters of the tracking are refined along with the avatar, and how freely."""
+
+    refine: bool = True
+    expression: float = 1e-3
+    """Learning rates, in the parameters' own units; 0: as given."""
+    rotation: float = 1e-4
+    """Of the global joint."""
+    neck: float = 2e-4
+    jaw: float = 3e-4
+    eyes: float = 3e-4
+    eyelids: float = 1e-3
+    translation: float = 2e-5
+    focal: float = 0.0
+    """Of the logarithm of the focal length of the one shared camera."""
+    principal: float = 0.0
+    """Of its principal point, in pixels."""
+    start: float = 0.1
+    """Share of the run after which refinement begins."""
+    smoothness: float = 1.0
+    """Factor on the cost of second differences over time."""
+    closeness: float = 1.0
+    """Factor on the cost of leaving the given track."""
+    centred: bool = True
+    """Corrections have mean 0 over the training frames, so that held-out frames, which get none, stay consistent."""
+    steady_seconds: float = -1.0
+    """Width of the low-pass on the body's motion; what is faster moves the neck instead, with the head where it was.
+    0: off. -1: chosen from the tracks, long where they leave the neck unused."""
+
+    def check(self) -> None:
+        _require(0 <= self.start <= 1, "tracks.start must be a share 0..1", self.start)
+        _require(self.steady_seconds >= 0 or self.steady_seconds == -1, "tracks.steady_seconds must be -1 or more",
+                 self.steady_seconds)  # fmt: skip
+        _not_negative("tracks", self, but=("steady_seconds",))
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run. Immutable; every value is checked when it is made.
+
+    Raises:
+        InvalidParameterError: names the field and what it should be.
+
+    Example::
+
+        config = TrainConfig(schedule=ScheduleConfig(steps=2000, batch=4))
+        config.save("me.config.json")
+        assert TrainConfig.load("me.config.json") == config
+    """
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    feed: FeedConfig = field(default_factory=FeedConfig)
+    tracks: TrackConfig = field(default_factory=TrackConfig)
+    seed: int = 0
+    """Everything random follows from it: the same seed gives the same avatar, bit for bit, on the same device."""
+
+    def __post_init__(self) -> None:
+        _check_finite("", self)
+        for part in (self.model, self.loss, self.schedule, self.feed, self.tracks):
+            part.check()
+        _require(0 <= self.seed < 1 << 63, "seed must be 0 .. 2^63 - 1", self.seed)
+
+    def to_json(self) -> str:
+        """All values, as text."""
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainConfig:
+        """The record that ``text`` describes; what it leaves out has its default.
+
+        Raises:
+            InvalidParameterError: not JSON, a name that no field has, or a value that the field cannot take.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as problem:
+            raise InvalidParameterError(f"the configuration is not JSON: {problem}") from problem
+        return _record(cls, values, "")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write :meth:`to_json`; all of it or nothing. Raises ``FileFormatError``."""
+        with atomic_write(path) as temporary:
+            temporary.write_text(self.to_json() + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> TrainConfig:
+        """Read what :meth:`save` wrote. Raises ``FileFormatError``, which names the file and the field."""
+        with reading(path, "a configuration", FileFormatError):
+            text = Path(path).read_text(encoding="utf-8")
+        try:
+            return cls.from_json(text)
+        except InvalidParameterError as problem:
+            raise FileFormatError(f"{path}: {problem}") from problem
+
+
+def _record(kind: type[Record], values: Any, path: str) -> Record:
+    """A dataclass of ``kind`` from a JSON object."""
+    if not isinstance(values, dict):
+        raise InvalidParameterError(f"{path.rstrip('.') or 'the configuration'} must be an object, got {values!r}")
+    hints = get_type_hints(kind)
+    for name in values:
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, 1, 0.0)[0]
+            raise InvalidParameterError(f"unknown field {path}{name}; did you mean {path}{near}?")
+    return kind(**{name: _value(hints[name], value, f"{path}{name}") for name, value in values.items()})
+
+
+def _value(kind: Any, value: Any, path: str) -> Any:
+    """A JSON value as the type of a field."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _record(kind, value, f"{path}.")
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise InvalidParameterError(f"{path} must be one of {', '.join(map(str, arguments))}, got {value!r}")
+    if origin is tuple and isinstance(value, list):
+        inner = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
+        if len(inner) == len(value):
+            return tuple(_value(k, v, f"{path}[{i}]") for i, (k, v) in enumerate(zip(inner, value, strict=True)))
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _value(next(a for a in arguments if a is not type(None)), value, path)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, type) and type(value) is kind:
+        return value
+    raise InvalidParameterError(f"{path} must be {getattr(kind, '__name__', kind)}, got {value!r}")
+
+
+def _check_finite(path: str, record: Any) -> None:
+    for entry in fields(record):
+        value = getattr(record, entry.name)
+        if is_dataclass(value):
+            _check_finite(f"{path}{entry.name}.", value)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise InvalidParameterError(f"{path}{entry.name} must be finite, got {value}")
+
+
+def _not_negative(path: str, record: Any, but: tuple[str, ...] = ()) -> None:
+    for entry in fields(record):
+        value = getattr(record, entry.name)
+        if entry.name not in but and isinstance(value, (int, float)) and value < 0:
+            raise InvalidParameterError(f"{path}.{entry.name} must not be negative, got {value}")
+
+
+def _require(holds: bool, what: str, value: Any) -> None:
+    if not holds:
+        raise InvalidParameterError(f"{what}, got {value}")
