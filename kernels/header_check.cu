@@ -3,6 +3,7 @@
 #include "kernels/common/colour.h"
 #include "kernels/common/composite.h"
 #include "kernels/common/projection.h"
+#include "kernels/common/rodrigues_gradient.h"
 #include "kernels/common/rotation.h"
 #include "kernels/common/tile_test.h"
 #include "kernels/common/triangle_frame.h"
@@ -33,6 +34,10 @@ __global__ void every_formula(const Real* in, Real* out, Intrinsics camera, Seam
     const Vector3<Real> colour = rgb_to_ycbcr709(over_background(pixel, single_layer(head).colour));
     const SectorBlend sectors = blend_of_sectors(float(in[22]), config::kSectors);
     out[0] = colour.x + Real(sectors.second_weight);
+    const Matrix3<Real> slope = transposed_times(turned, transposed(matrix_of_rows(in))) + outer(a, b);
+    const Vector3<Real> turn = rodrigues_gradient(a, slope) + transposed_times(slope, c);
+    write_rows(Frame3<Real>{slope, turn} * frame_of_rows(in), out + 2);
+    write_rows(slope, out + 14);
     out[1] = select(sectors.first < sectors.second, colour.y, colour.z);
 }
 

@@ -11,9 +11,6 @@ using Matrix = Matrix3<double>;
 Vector vector_at(const float* p) {
     return {p[0], p[1], p[2]};
 }
-Vector operator+(const Vector& a, const Vector& b) {
-    return {a.x + b.x, a.y + b.y, a.z + b.z};
-}
 Vector3<float> narrow(const Vector& v) {
     return {float(v.x), float(v.y), float(v.z)};
 }
