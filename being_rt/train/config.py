@@ -29,7 +29,9 @@ class LearningRates:
 
     position: float = 1.6e-4
     position_end: float = 1.6e-6
-    """Positions decay exponentially to this by the end of the run, as in 3DGS."""
+    """Positions decay exponentially to this, as in 3DGS, and with them the position channels of the bases."""
+    position_until: float = 1.0
+    """Share of the run by which that end is reached."""
     rotation: float = 1e-3
     log_scale: float = 5e-3
     opacity: float = 2.5e-2
@@ -41,6 +43,8 @@ class LearningRates:
     """Bases of the Gaussians, of channels whose unit is 1; positions take ``basis * basis_position``."""
     basis_position: float = 0.05
     """Factor on ``basis`` for the position channels."""
+    basis_rotation: float = 1.0
+    """Factor on ``basis`` for the rotation channels."""
     torso_weights: float = 1e-3
     """Logits of the torso's skinning weights."""
     template: float = 0.0
@@ -52,21 +56,23 @@ class RegularisationConfig:
     """Weights of what keeps Gaussians sensible where the pictures say little. 0: off."""
 
     position: float = 0.01
-    """Hinge on the distance from the bound triangle beyond ``position_limit``."""
+    """Hinge on the distance from where a Gaussian was put, in parts of ``position_limit`` and beyond it."""
     position_limit: float = 0.01
-    """Metres."""
+    """Metres, or sizes of the triangle where the model is ``face_scaled``."""
+    regional: bool = True
+    """Lips, lids and eyes have 0.3 of that limit, hair three times as much."""
     scale: float = 1.0
-    """Hinge on standard deviations beyond ``scale_limit``."""
+    """Hinge on standard deviations beyond ``scale_limit``, likewise."""
     scale_limit: float = 0.008
-    """Metres."""
+    """Metres, or sizes of the triangle where the model is ``face_scaled``."""
     ratio_limit: float = 10.0
-    """Longest over shortest standard deviation that costs nothing."""
+    """Longest over shortest standard deviation that costs nothing; weighed as ``scale`` is."""
     offset: float = 1e-3
     """Mean square of the offset network's output, each channel in its own unit."""
     opacity: float = 0.0
     """Pushes opacities to 0 or 1."""
-    smoothness: float = 0.0
-    """Differences of the bases of neighbouring Gaussians."""
+    opacity_start: float = 0.7
+    """Share of the run after which it does."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +82,10 @@ class ModelConfig:
     preset: str = "being"
     """The preset that these values started from: being, rgbavatar, splattingavatar, gaussianavatars, flashavatar."""
     head_gaussians: int = 60_000
-    """On the skin; hair, mouth and eyes come on top."""
+    """On the mesh, eyeballs included; hair and mouth come on top."""
     hair_gaussians: int = 20_000
     mouth_gaussians: int = 6_000
-    """Teeth, tongue, gums and eyes."""
+    """Teeth, gums, tongue and throat, which FLAME's mesh does not have."""
     torso_gaussians: int = 20_000
     network: Literal["anchors", "points", "none"] = "anchors"
     """anchors: latents of anchors, blended (ALG). points: a network per Gaussian (FlashAvatar). none: rigid."""
@@ -92,12 +98,34 @@ class ModelConfig:
     code_size: int = 16
     """Length of an anchor's code."""
     anchor_size: int = 64
-    """Hidden size of the part that runs per anchor."""
+    """Hidden size of the part that runs per anchor. 0: latents are linear in what the trunk says."""
     point_sizes: tuple[int, ...] = (256,) * 6
     """Hidden sizes of the network per Gaussian."""
-    initial_scale: float = 8e-4
-    """Metres: standard deviation of a Gaussian at the start, before its density is accounted for."""
+    placement: Literal["free", "normal"] = "free"
+    """How Gaussians may leave the point of the mesh that they are bound to. normal: along the triangle's normal, while
+    the point walks over the mesh (SplattingAvatar)."""
+    face_scaled: bool = False
+    """Positions and scales are in units of the triangle's size (GaussianAvatars)."""
+    facing_fade: bool = True
+    """Skin that turns away from the camera fades."""
+    initial_scale: float = 0.55
+    """Standard deviation of a Gaussian at the start, in parts of the distance to its neighbours."""
     initial_opacity: float = 0.5
+    hair_height: float = 0.03
+    """Metres: thickness of the shell of hair over the scalp at the start."""
+    network_start: float = 0.0
+    """Share of the run after which the offset network moves anything."""
+    depth_softness: float = 0.01
+    """Metres of depth difference over which head and torso swap order."""
+    densification: Literal["relocate", "adaptive", "none"] = "relocate"
+    """relocate: useless Gaussians move to where the error is. adaptive: the head's clone, split and die (3DGS), within
+    ``head_gaussians``; the torso's relocate."""
+    initial_share: float = 1.0
+    """Share of ``head_gaussians`` that is there at the start; adaptive densification brings the others in."""
+    growth_gradient: float = 2e-4
+    """Of the mean gradient by screen position, in half pictures, that makes adaptive densification clone or split."""
+    reset_interval: float = 0.1
+    """Share of the run between resets of all opacities in adaptive densification; 0: never."""
     antialiased: bool = True
     """Opacity shrinks as the pixel filter widens a splat (Mip-Splatting)."""
     learning_rates: LearningRates = field(default_factory=LearningRates)
@@ -109,8 +137,21 @@ class ModelConfig:
             _require(getattr(self, name) >= 0, f"model.{name} must not be negative", getattr(self, name))
         _require(4 <= self.anchors <= 65_535 or self.anchors == 1, "model.anchors must be 1 or 4..65535", self.anchors)
         _require(1 <= self.rank <= 256, "model.rank must be 1..256", self.rank)
-        _require(0 < self.initial_scale < 1, "model.initial_scale must be in 0..1 m", self.initial_scale)
+        _require(0 < self.initial_scale <= 10, "model.initial_scale must be in 0..10", self.initial_scale)
         _require(0 < self.initial_opacity < 1, "model.initial_opacity must be in 0..1", self.initial_opacity)
+        _require(0 < self.initial_share <= 1, "model.initial_share must be in 0..1", self.initial_share)
+        _require(0 <= self.network_start < 1, "model.network_start must be a share 0..1", self.network_start)
+        _require(0 < self.depth_softness <= 1, "model.depth_softness must be in 0..1 m", self.depth_softness)
+        _require(0 <= self.hair_height <= 1, "model.hair_height must be in 0..1 m", self.hair_height)
+        _require(0 <= self.reset_interval <= 1, "model.reset_interval must be a share 0..1", self.reset_interval)
+        until = self.learning_rates.position_until
+        _require(0 < until <= 1, "model.learning_rates.position_until must be a share 0..1", until)
+        for name in ("position_limit", "scale_limit"):
+            value = getattr(self.regularisation, name)
+            _require(value > 0, f"model.regularisation.{name} must be positive", value)
+        ratio = self.regularisation.ratio_limit
+        _require(ratio >= 1, "model.regularisation.ratio_limit must be at least 1", ratio)
+        _require(len(set(self.channels)) == len(self.channels), "model.channels names one twice", self.channels)
         _not_negative("model.learning_rates", self.learning_rates)
         _not_negative("model.regularisation", self.regularisation)
 
