@@ -1,0 +1,347 @@
+"""Writing a data set: into a hidden folder beside its name, which appears under that name when it is complete."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from being_rt.avatar.avatar import Camera
+from being_rt.dataset.crop import Crop
+from being_rt.dataset.dataset import checksum
+from being_rt.dataset.manifest import (
+    MANIFEST,
+    RIG,
+    TRACKS,
+    TRUTH,
+    Frame,
+    Manifest,
+    View,
+    check_manifest,
+    check_split,
+    encode_manifest,
+)
+from being_rt.dataset.pictures import IMAGE_SUFFIXES, check_picture, encode_picture, is_rgb_file, read_picture
+from being_rt.errors import BeingError, DatasetError, InvalidParameterError
+from being_rt.files import os_error_reason
+from being_rt.flame.params import WIDTHS, FlameParams
+from being_rt.flame.rig import Rig
+from being_rt.flame.rig_file import check_rig, save_rig
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+UInt8 = NDArray[np.uint8]
+
+_LOCK = ".lock"
+
+
+class DatasetWriter:
+    """Writes a data set frame by frame; leaving the ``with`` block without an exception makes it appear.
+
+    Args:
+        path: the folder to make. Its parent must exist.
+        rig: the person's, from :func:`being_rt.flame.skinning.bake_rig`.
+        cameras: static ones; frames name them by index.
+        fps: timesteps per second.
+        name: of the person or the recording, one line.
+        source, licence, consent, metadata: text: where it comes from, under which terms, who agreed to what.
+        crops: per camera, how the original video became these frames, oldest first.
+        image_suffix: ``.png``, or ``.jpg`` (quality 95) for a fifth of the size.
+        replace: whether a data set of that name is replaced; otherwise its presence is an error.
+
+    Raises:
+        InvalidParameterError: what it is given does not fit.
+        DatasetError: the folder is there already, or cannot be written.
+
+    Example::
+
+        with DatasetWriter("ada", rig=rig, cameras=(camera,), fps=25, name="Ada") as writer:
+            for picture, alpha, row in zip(pictures, alphas, params):
+                writer.add(picture, alpha, row)
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        rig: Rig,
+        cameras: Sequence[Camera],
+        fps: float,
+        name: str,
+        source: str = "",
+        licence: str = "",
+        consent: str = "",
+        metadata: Mapping[str, str] | None = None,
+        crops: Sequence[Sequence[Crop]] | None = None,
+        image_suffix: str = ".png",
+        replace: bool = False,
+    ) -> None:
+        if image_suffix not in IMAGE_SUFFIXES:
+            raise InvalidParameterError(f"image_suffix must be one of {IMAGE_SUFFIXES}, got {image_suffix!r}")
+        histories = [()] * len(cameras) if crops is None else [tuple(history) for history in crops]
+        if len(histories) != len(cameras):
+            raise InvalidParameterError(f"crops must have a history for each of {len(cameras)} cameras")
+        check_rig(rig)
+        self.path = Path(path)
+        self._rig, self._fps, self._suffix, self._replace = rig, float(fps), image_suffix, replace
+        self._views = [View(camera, None, history) for camera, history in zip(cameras, histories, strict=True)]
+        self._texts: dict[str, Any] = {
+            **{"name": name, "source": source, "licence": licence, "consent": consent},
+            "metadata": dict(metadata or {}),
+        }
+        self._frames: list[Frame] = []
+        self._rows: list[FlameParams] = []
+        self._truth: list[FlameParams | None] = []
+        self._folder: Path | None = None
+        self._lock = -1
+        placeholder = Frame("images/000000.png", None, 0, 0, "train")
+        check_manifest(self._manifest((placeholder,), {}))
+
+    def __enter__(self) -> DatasetWriter:
+        self._check_target()
+        _remove_abandoned(self.path)
+        self._frames, self._rows, self._truth = [], [], []
+        with self._writing():
+            self._folder = Path(tempfile.mkdtemp(prefix=_prefix(self.path), dir=self.path.absolute().parent))
+            self._lock = _locked(self._folder)
+            (self._folder / "images").mkdir()
+            (self._folder / "masks").mkdir()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)  # where it was renamed, there is nothing left
+                self._folder = None
+
+    @property
+    def count(self) -> int:
+        """Frames so far."""
+        return len(self._frames)
+
+    def background(self, camera_index: int, picture: UInt8) -> None:
+        """The picture of the empty scene that a camera sees, uint8 [H, W, 3] of its size."""
+        view = self._views[self._checked_camera(camera_index)]
+        check_picture("background", picture, view.camera.size, 3)
+        name = f"background{camera_index or ''}.png"
+        self._write(name, encode_picture(picture, ".png"))
+        self._views[camera_index] = View(view.camera, name, view.crops)
+
+    def add(
+        self,
+        image: UInt8 | Path,
+        mask: UInt8 | None,
+        params_row: FlameParams,
+        camera_index: int = 0,
+        split: str = "train",
+        timestep: int | None = None,
+        truth: FlameParams | None = None,
+    ) -> int:
+        """Add one frame and return its index.
+
+        Args:
+            image: uint8 [H, W, 3] of the camera's size; or a PNG or JPEG file, of which an RGB one is copied as it is.
+            mask: alpha, uint8 [H, W], or None.
+            params_row: T = 1. Where the timestep is there already (another camera's), it must be the same.
+            camera_index: which of the cameras took it.
+            split: "train", "test", "views" (other cameras than those trained on) or another short word.
+            timestep: None makes a new one; a number is that of an earlier frame.
+            truth: T = 1, of synthetic data; for every timestep or none.
+
+        Raises:
+            InvalidParameterError: a wrong shape, size or index.
+            DatasetError: a file cannot be read or written.
+        """
+        size = self._views[self._checked_camera(camera_index)].camera.size
+        check_split(split)
+        step = self._checked_timestep(params_row, timestep, truth)
+        if mask is not None:
+            check_picture("mask", mask, size, 0)
+        index = len(self._frames)
+        image_name = self._write_image(image, size, index)
+        mask_name = None
+        if mask is not None:
+            mask_name = f"masks/{index:06}.png"
+            self._write(mask_name, encode_picture(mask, ".png"))
+        if step == len(self._rows):
+            self._rows.append(params_row)
+            self._truth.append(truth)
+        self._frames.append(Frame(image_name, mask_name, step, camera_index, split))
+        return index
+
+    def _write_image(self, image: UInt8 | Path, size: tuple[int, int], index: int) -> str:
+        if isinstance(image, Path):
+            suffix = image.suffix.lower().replace(".jpeg", ".jpg")
+            picture = read_picture(image, size)
+            if suffix in IMAGE_SUFFIXES and is_rgb_file(image):
+                name = f"images/{index:06}{suffix}"
+                with self._writing():
+                    shutil.copyfile(image, self._inside(name))
+                return name
+            image = np.repeat(picture[:, :, None], 3, 2) if picture.ndim == 2 else picture[:, :, :3]
+        check_picture("image", image, size, 3)
+        name = f"images/{index:06}{self._suffix}"
+        self._write(name, encode_picture(image, self._suffix))
+        return name
+
+    def _checked_camera(self, index: int) -> int:
+        if not isinstance(index, int | np.integer) or not 0 <= index < len(self._views):
+            raise InvalidParameterError(f"camera_index must be one of 0..{len(self._views) - 1}, got {index!r}")
+        return int(index)
+
+    def _checked_timestep(self, row: FlameParams, timestep: int | None, truth: FlameParams | None) -> int:
+        for name, value in (("params_row", row), ("truth", truth)):
+            if value is not None and len(value) != 1:
+                raise InvalidParameterError(f"{name} must have T = 1, got T = {len(value)}; use params[t]")
+        count = len(self._rows)
+        step = count if timestep is None else timestep
+        if not isinstance(step, int | np.integer) or not 0 <= step <= count:
+            raise InvalidParameterError(f"timestep must be an earlier frame's or {count}, got {timestep!r}")
+        if step == count:
+            if count and (truth is None) != (self._truth[0] is None):
+                raise InvalidParameterError("truth must be given for every timestep or for none")
+        elif any(not np.array_equal(getattr(row, name), getattr(self._rows[step], name)) for name in WIDTHS):
+            raise InvalidParameterError(f"params_row differs from that of timestep {step}, which was added earlier")
+        return int(step)
+
+    def _finish(self) -> None:
+        if not self._frames:
+            raise InvalidParameterError(f"nothing was added to {self.path}; a data set needs at least one frame")
+        save_rig(self._rig, self._inside(RIG), DatasetError)
+        self._tracks(self._rows).save(self._inside(TRACKS))
+        names = [RIG, TRACKS]
+        if self._truth[0] is not None:
+            self._tracks([row for row in self._truth if row is not None]).save(self._inside(TRUTH))
+            names.append(TRUTH)
+        manifest = self._manifest(tuple(self._frames), {name: checksum(self._inside(name)) for name in names})
+        check_manifest(manifest)
+        self._write(MANIFEST, encode_manifest(manifest))
+        with self._writing():
+            for folder in ("images", "masks"):
+                _permit(self._inside(folder))
+            if not any(self._inside("masks").iterdir()):
+                self._inside("masks").rmdir()
+            with suppress(FileNotFoundError):
+                self._inside(_LOCK).unlink()
+            _permit(self._inside(""))
+        self._check_target()  # again: training data takes minutes to write
+        with self._writing():
+            if self.path.exists():
+                old = Path(tempfile.mkdtemp(prefix=_prefix(self.path), dir=self.path.absolute().parent))
+                old.rmdir()  # Windows does not rename onto it
+                os.replace(self.path, old)
+                os.replace(self._inside(""), self.path)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                os.replace(self._inside(""), self.path)
+
+    def _tracks(self, rows: Sequence[FlameParams]) -> FlameParams:
+        joined = {name: np.concatenate([getattr(row, name) for row in rows]) for name in WIDTHS}
+        return FlameParams(**joined, fps=self._fps)
+
+    def _manifest(self, frames: tuple[Frame, ...], checksums: dict[str, str]) -> Manifest:
+        return Manifest(
+            fps=self._fps,
+            views=tuple(self._views),
+            frames=frames,
+            edition=self._rig.edition,
+            checksums=checksums,
+            **self._texts,
+        )
+
+    def _check_target(self) -> None:
+        check_folder_target(self.path, replace=self._replace)
+
+    def _inside(self, name: str) -> Path:
+        if self._folder is None:
+            raise InvalidParameterError("a DatasetWriter writes inside its `with` block only")
+        return self._folder / name
+
+    def _write(self, name: str, data: bytes) -> None:
+        file = self._inside(name)
+        with self._writing():
+            file.write_bytes(data)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except BeingError:
+            raise
+        except OSError as problem:
+            raise DatasetError(f"cannot write {self.path}: {os_error_reason(problem)}") from problem
+
+
+def check_folder_target(path: Path, replace: bool) -> None:
+    """Check that a data set can be written at ``path``: a new name, an empty folder, or one that may be replaced.
+
+    Raises:
+        DatasetError: says what is in the way.
+    """
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise DatasetError(f"cannot write {path}: the folder {parent} does not exist; create it first")
+    if not os.access(parent, os.W_OK):
+        raise DatasetError(f"cannot write {path}: permission denied; choose a folder that you may write to")
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise DatasetError(f"cannot write {path}: a file or link of that name is in the way; choose another name")
+    if path.is_dir() and any(path.iterdir()):
+        if not replace:
+            raise DatasetError(f"cannot write {path}: it exists; choose another name or ask for it to be replaced")
+        if not (path / MANIFEST).exists():
+            raise DatasetError(f"cannot replace {path}: it is not a data set; choose another name")
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name[:100]}.partial-"
+
+
+def _permit(folder: Path) -> None:
+    """The mode that ``mkdir`` would have left: temporary folders are private."""
+    umask = os.umask(0)
+    os.umask(umask)
+    folder.chmod(0o777 & ~umask)
+
+
+def _locked(folder: Path) -> int:
+    """The open handle of a lock that lasts as long as this process does; -1 where there are no locks."""
+    if fcntl is None:
+        return -1
+    handle = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    return handle
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what killed writers of ``path`` left; that of a living one is locked."""
+    if fcntl is None:
+        return
+    for left in path.absolute().parent.glob(f"{glob.escape(_prefix(path))}*"):
+        with suppress(OSError):
+            handle = os.open(left / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(handle)
