@@ -1,0 +1,305 @@
+"""The motion that training starts from and refines: per frame what the face does, once for all what the camera is.
+
+Two things are done to a given track. Before training, :func:`steady` takes what is fast in the body's motion and gives
+it to the neck: trackers put their noise, and often all of the head's motion, into the global joint, where it would
+shake the shoulders. During training, :class:`Tracks` adds corrections that follow the pictures, cost something where
+they leave the given track, and cost more where the motion is not smooth in time.
+
+The result is FlameParams again, with the meaning that every avatar and driver gives them, so the engine needs to know
+nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from being_rt.avatar.avatar import Camera
+from being_rt.errors import InvalidParameterError
+from being_rt.flame.params import WIDTHS, FlameParams
+from being_rt.flame.rig import Rig
+from being_rt.flame.rotations import axis_angles, quaternion_matrices, quaternions, slerp
+from being_rt.train.config import TrackConfig
+
+Float64 = NDArray[np.float64]
+
+
+class _Unit(NamedTuple):
+    """What counts as a correction, and as a jerk, of size 1; and how freely the parameter may have either."""
+
+    correction: float
+    acceleration: float  # second difference between frames at 25 fps
+    closeness: float
+    smoothness: float
+
+
+# Corrections: about the error of a good monocular tracker. Accelerations: of the body, what a sitting person's
+# shoulders do between two frames, so that noise is far above it; of the face, what speech needs, which is free.
+_UNITS = {
+    "expression": _Unit(0.3, 0.5, 1e-4, 1e-5),
+    "rotation": _Unit(0.02, 0.002, 2e-4, 1e-4),
+    "neck": _Unit(0.02, 0.01, 2e-4, 5e-5),
+    "jaw": _Unit(0.03, 0.05, 2e-4, 1e-5),
+    "eyes": _Unit(0.05, 0.1, 2e-4, 1e-6),
+    "translation": _Unit(0.003, 0.0003, 2e-4, 1e-4),
+    "eyelids": _Unit(0.1, 0.3, 2e-4, 1e-6),
+}
+CUT_TURN, CUT_MOVE = 0.35, 0.05  # radians, metres between two frames: more is a cut, and nothing is smoothed across it
+UNUSED_NECK = 1e-6  # radians
+LEAN = 0.25  # radians that the neck's lower end may lean to keep the body still
+SWAY_SECONDS = 0.08  # low-pass on what leaning cannot absorb: motion along the neck, twice a frame at 25 fps
+
+
+class Motion(NamedTuple):
+    """What the face does in B frames."""
+
+    expression: Tensor  # [B, 100]
+    axis_angles: Tensor  # [B, 5, 3]
+    eyelids: Tensor  # [B, 2]
+    translation: Tensor  # [B, 3]
+
+
+class Tracks:
+    """The tracks of a dataset with corrections as leaf tensors, refined together with the avatar.
+
+    A correction of T timesteps is a tensor [T, width]. Timesteps that no training frame shows move by smoothness alone.
+    With ``config.centred`` the corrections' mean over the training timesteps is taken out, so that they cannot agree on
+    a pose that held-out frames do not know of.
+
+    Args:
+        params: the given tracks, one row per timestep.
+        trained: int [n], the timesteps that training frames show.
+        config: which parameters have corrections, and at what cost.
+        device: of the tensors.
+        dtype: float32; float64 in tests.
+
+    Raises:
+        InvalidParameterError: ``trained`` is empty.
+
+    Example::
+
+        tracks = Tracks(steady(dataset.params, dataset.rig), dataset.timestep[train], config.tracks, "cuda")
+        sequence = tracks.sequence()
+        motion = tracks.gather(sequence, timestep)  # of a batch
+        loss = loss + sum(tracks.terms(sequence).values())
+    """
+
+    def __init__(
+        self,
+        params: FlameParams,
+        trained: NDArray[np.int32],
+        config: TrackConfig,
+        device: torch.device | str,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if len(trained) == 0:
+            raise InvalidParameterError("the dataset has no training frames; its split 'train' is empty")
+        self.config = config
+        self.fps = params.fps
+        self.given = {name: torch.tensor(getattr(params, name), dtype=dtype, device=device) for name in WIDTHS}
+        count = len(params)
+        share = np.bincount(np.unique(trained), minlength=count).astype(np.float64)
+        self._share = torch.tensor(share / share.sum(), dtype=dtype, device=device)
+        self._row = torch.arange(count, device=device)
+        self._joined = torch.tensor(_joined(params), dtype=dtype, device=device)[:, None]
+        rates = {name: getattr(config, name) for name in WIDTHS}
+        self.leaves: dict[str, Tensor] = {}
+        if config.refine:
+            for name, rate in rates.items():
+                if rate > 0:
+                    self.leaves[f"tracks.{name}"] = torch.zeros_like(self.given[name]).requires_grad_()
+            for name, width in (("focal", 1), ("principal", 2)):
+                if getattr(config, name) > 0:
+                    zeros = torch.zeros(width, dtype=dtype, device=device)
+                    self.leaves[f"camera.{name}"] = zeros.requires_grad_()
+
+    def learning_rates(self, progress: float) -> dict[str, float]:
+        """By the names of ``leaves``, at ``progress`` 0..1 of the run: 0 before the start, then a cosine to a tenth."""
+        if progress < self.config.start:
+            return dict.fromkeys(self.leaves, 0.0)
+        through = (progress - self.config.start) / max(1 - self.config.start, 1e-9)
+        factor = 0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * min(1.0, through)))
+        return {name: float(factor * getattr(self.config, name.partition(".")[2])) for name in self.leaves}
+
+    def sequence(self) -> dict[str, Tensor]:
+        """All timesteps: the fields of FlameParams, [T, width] each, corrected and differentiable."""
+        values = dict(self.given)
+        for name, given in self.given.items():
+            correction = self.leaves.get(f"tracks.{name}")
+            if correction is not None:
+                if self.config.centred:
+                    correction = correction - self._share @ correction
+                values[name] = given + correction
+        return values
+
+    def gather(self, sequence: dict[str, Tensor], timestep: Tensor) -> Motion:
+        """The rows of a batch, timestep int64 [B].
+
+        A product with a 0-1 matrix: exact, and unlike that of an index its derivative adds up in a fixed order.
+        """
+        chosen = (timestep[:, None] == self._row).to(sequence["expression"].dtype)
+        rows = chosen @ torch.cat([sequence[name] for name in WIDTHS], dim=1)
+        row = dict(zip(WIDTHS, rows.split(list(WIDTHS.values()), dim=1), strict=True))
+        turns = torch.cat([row["rotation"], row["neck"], row["jaw"], row["eyes"]], dim=1)
+        return Motion(row["expression"], turns.unflatten(1, (5, 3)), row["eyelids"], row["translation"])
+
+    def intrinsics(self, base: Tensor, reduction: int) -> Tensor:
+        """Intrinsics [B, 6] of crops, ``base`` as given, with the shared camera's corrections.
+
+        ``reduction``: how many pixels of the camera one pixel of the crop is wide.
+        """
+        focal, principal = self.leaves.get("camera.focal"), self.leaves.get("camera.principal")
+        if focal is None and principal is None:
+            return base
+        lengths, centre, limits = base.split(2, dim=1)
+        lengths = lengths if focal is None else lengths * focal.exp()
+        centre = centre if principal is None else centre + principal / reduction
+        return torch.cat([lengths, centre, limits], dim=1)
+
+    def terms(self, sequence: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the corrections cost: mean over time of squares in natural units, weights applied. Scalars by name."""
+        closeness = smoothness = self._share.new_zeros(())
+        # Accelerations grow with the square of the time between frames.
+        tempo = (self.fps / 25.0) ** 2
+        for name, given in self.given.items():
+            if f"tracks.{name}" not in self.leaves:
+                continue
+            unit = _UNITS[name]
+            change = (sequence[name] - given) / unit.correction
+            closeness = closeness + unit.closeness * change.square().sum(1).mean()
+            if len(given) > 2:
+                jerk = sequence[name].diff(n=2, dim=0) * self._joined * (tempo / unit.acceleration)
+                smoothness = smoothness + unit.smoothness * jerk.square().sum(1).mean()
+        return {"closeness": self.config.closeness * closeness, "smoothness": self.config.smoothness * smoothness}
+
+    def params(self) -> FlameParams:
+        """The refined motion, all timesteps."""
+        with torch.no_grad():
+            values = {name: value.cpu().numpy() for name, value in self.sequence().items()}
+        return FlameParams(**values, fps=self.fps)
+
+    def camera(self, camera: Camera) -> Camera:
+        """A camera of the dataset with the refined focal length and principal point."""
+        matrix = camera.intrinsics.astype(np.float64)
+        if "camera.focal" in self.leaves:
+            matrix[[0, 1], [0, 1]] *= float(self.leaves["camera.focal"].detach().exp())
+        if "camera.principal" in self.leaves:
+            matrix[:2, 2] += self.leaves["camera.principal"].detach().cpu().numpy()
+        return Camera(camera.world_to_camera, matrix.astype(np.float32), camera.size)
+
+
+# ------------------------------------------------------------------------------------------------------ a steady body
+
+
+def steady(params: FlameParams, rig: Rig, seconds: float = -1.0) -> FlameParams:
+    """The same motion of the head with a body that moves slowly.
+
+    The global joint's turn, and the place of the neck joint, go through a low-pass; that gives the body. The neck's
+    lower end then leans (by at most 14 degrees) so that the neck joint is where it was, and the neck joint turns so
+    that the head looks where it did. What is left, motion along the neck, goes to the whole person, without what is
+    faster than some two frames: that alone is lost.
+
+    Args:
+        params: any motion.
+        rig: of the person.
+        seconds: standard deviation of the low-pass. 0: ``params`` as they are. -1: 0.2, which takes noise out of a
+            body that was tracked; 4 (turn) and 1 (place) where the neck is unused, because then nobody tracked a body.
+
+    Example::
+
+        settled = steady(dataset.params, dataset.rig)
+    """
+    if seconds == 0:
+        return params
+    turn_seconds = move_seconds = seconds
+    if seconds < 0:
+        unused = np.abs(params.neck).max() < UNUSED_NECK
+        turn_seconds, move_seconds = (4.0, 1.0) if unused else (0.2, 0.2)
+    parts = [params[cut] for cut in _takes(params)]
+    return FlameParams.concatenate([_steady_take(part, rig, turn_seconds, move_seconds) for part in parts])
+
+
+def _steady_take(params: FlameParams, rig: Rig, turn_seconds: float, move_seconds: float) -> FlameParams:
+    joints = rig.joint_rest + np.einsum("jce,te->tjc", rig.joint_expression, params.expression, dtype=np.float64)
+    base, bone = joints[:, 0], joints[:, 1] - joints[:, 0]
+    turn = quaternions(params.rotation)
+    pivot = base + _turned(turn, bone) + params.translation  # where the neck joint is, and stays
+
+    body = _low_pass(_aligned(turn), turn_seconds * params.fps)
+    body /= np.linalg.norm(body, axis=1, keepdims=True)
+    upright = _turned(body, bone)
+    moved = _low_pass(pivot - upright - base, move_seconds * params.fps)
+    leaning = _product(_shortest(upright, pivot - base - moved), body)
+    left = pivot - base - moved - _turned(leaning, bone)
+    moved = moved + _low_pass(left, min(SWAY_SECONDS, move_seconds) * params.fps)
+
+    head = _product(turn, quaternions(params.neck))
+    neck = _product(leaning * [1, -1, -1, -1], head)
+    return params.replace(rotation=axis_angles(leaning), neck=axis_angles(neck), translation=moved)
+
+
+def _takes(params: FlameParams) -> Iterator[slice]:
+    """Runs of frames without a cut."""
+    turned = np.linalg.norm(axis_angles(_change(params)), axis=1)
+    moved = np.linalg.norm(np.diff(params.translation, axis=0), axis=1)
+    ends = [*(np.flatnonzero((turned > CUT_TURN) | (moved > CUT_MOVE)) + 1), len(params)]
+    start = 0
+    for end in ends:
+        yield slice(start, int(end))
+        start = int(end)
+
+
+def _joined(params: FlameParams) -> NDArray[np.float32]:
+    """1 for each three frames in a row that no cut divides, [T - 2]."""
+    joined = np.ones(max(0, len(params) - 2), np.float32)
+    for take in _takes(params):
+        joined[max(0, take.stop - 2) : take.stop] = 0
+    return joined
+
+
+def _change(params: FlameParams) -> Float64:
+    """The head's turn from each frame to the next, as quaternions [T - 1, 4]."""
+    head = _product(quaternions(params.rotation), quaternions(params.neck))
+    return _product(head[1:], head[:-1] * [1, -1, -1, -1])
+
+
+def _low_pass(values: Float64, width: float) -> Float64:
+    """[T, n] under a Gaussian of ``width`` frames; the first and the last value go on beyond the ends."""
+    if width <= 0:
+        return values
+    radius = min(int(np.ceil(3 * width)), 4 * len(values))
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / width) ** 2)
+    kernel /= kernel.sum()
+    padded = np.pad(values, ((radius, radius), (0, 0)), mode="edge")
+    return np.stack([np.convolve(column, kernel, mode="valid") for column in padded.T], axis=1)
+
+
+def _aligned(quaternion: Float64) -> Float64:
+    """q and -q are one rotation: each with the sign that is nearer to the one before."""
+    sign = np.sign(np.sum(quaternion[1:] * quaternion[:-1], axis=1))
+    return quaternion * np.concatenate([[1.0], np.cumprod(np.where(sign == 0, 1.0, sign))])[:, None]
+
+
+def _product(a: Float64, b: Float64) -> Float64:
+    """Hamilton's product of quaternions [T, 4]: the rotation b, then the rotation a."""
+    real = a[:, :1] * b[:, :1] - np.sum(a[:, 1:] * b[:, 1:], axis=1, keepdims=True)
+    return np.concatenate([real, a[:, :1] * b[:, 1:] + b[:, :1] * a[:, 1:] + np.cross(a[:, 1:], b[:, 1:])], axis=1)
+
+
+def _turned(quaternion: Float64, vector: Float64) -> Float64:
+    return np.einsum("tij,tj->ti", quaternion_matrices(quaternion), vector)
+
+
+def _shortest(start: Float64, end: Float64) -> Float64:
+    """Quaternions of the shortest rotations that take directions [T, 3] to others, by at most ``LEAN``."""
+    a = start / np.linalg.norm(start, axis=1, keepdims=True)
+    b = end / np.maximum(np.linalg.norm(end, axis=1, keepdims=True), 1e-12)
+    half = np.concatenate([1 + np.sum(a * b, axis=1, keepdims=True), np.cross(a, b)], axis=1)
+    vector = axis_angles(half / np.maximum(np.linalg.norm(half, axis=1, keepdims=True), 1e-12))
+    angle = np.linalg.norm(vector, axis=1)
+    return quaternions(slerp(np.zeros_like(vector), vector, np.minimum(1.0, LEAN / np.maximum(angle, 1e-12))))

@@ -1,0 +1,168 @@
+"""Tracks: what steadying a body leaves alone, what corrections cost, and that they find a motion the pictures show."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scenes import make_camera, make_params, make_rig
+
+from being_rt.errors import InvalidParameterError
+from being_rt.flame.params import WIDTHS, FlameParams
+from being_rt.flame.rig import Rig
+from being_rt.reference import pose
+from being_rt.train.config import TrackConfig
+from being_rt.train.tracks import Tracks, steady
+
+EVERYTHING = TrackConfig(start=0.0, focal=1e-3, principal=0.1)
+
+
+@pytest.fixture(scope="module")
+def rig() -> Rig:
+    return make_rig(np.random.default_rng(0), 8, 8)
+
+
+def swaying(count: int = 100) -> FlameParams:
+    """A head that nods and turns from the global joint, as trackers without a body have it, with noise."""
+    random = np.random.default_rng(5)
+    time = np.arange(count) / 25
+    rotation = np.stack([0.1 * np.sin(3 * time), 0.3 * np.sin(time), 0 * time], 1) + random.normal(0, 0.01, (count, 3))
+    translation = np.stack([0.02 * np.sin(0.5 * time), 0 * time, 0 * time], 1) + random.normal(0, 1e-3, (count, 3))
+    return FlameParams.neutral(count).replace(rotation=rotation, translation=translation)
+
+
+def skull(rig: Rig, params: FlameParams) -> tuple[np.ndarray, np.ndarray]:
+    """The neck joint's turn and place, [T, 3, 3] and [T, 3]."""
+    turns, places = [], []
+    rest, basis = torch.tensor(rig.joint_rest).double(), torch.tensor(rig.joint_expression).double()
+    for t in range(len(params)):
+        row = params[t]
+        angles = np.concatenate([row.rotation, row.neck, row.jaw, row.eyes.reshape(2, 3)])
+        expression = torch.tensor(row.expression[0]).double()
+        transform = pose(rest, basis, expression, torch.tensor(angles).double()).transforms[1].numpy()
+        joint = (rest + basis @ expression)[1].numpy()
+        turns.append(transform[:, :3])
+        places.append(transform[:, :3] @ joint + transform[:, 3] + row.translation[0])
+    return np.array(turns), np.array(places)
+
+
+def jerk(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.diff(values, n=2, axis=0) ** 2)))
+
+
+def test_a_steady_body_leaves_the_head_where_it_was(rig: Rig) -> None:
+    given = swaying()
+    settled = steady(given, rig)
+    before, after = skull(rig, given), skull(rig, settled)
+    np.testing.assert_allclose(after[0], before[0], atol=1e-5)
+    # What moves along the neck, faster than two frames, is lost: noise of 1 mm.
+    assert np.abs(after[1] - before[1]).max() < 4e-3
+    assert np.abs(after[1] - before[1])[:, [0, 2]].max() < 1e-3
+    assert jerk(settled.translation) < 0.15 * jerk(given.translation)
+    assert np.ptp(settled.rotation[:, 1]) < 0.35 * np.ptp(given.rotation[:, 1])  # the body does not turn along
+
+
+def test_a_body_that_was_tracked_is_only_freed_of_noise(rig: Rig) -> None:
+    given = swaying().replace(neck=np.full((100, 3), 0.1))
+    settled = steady(given, rig)
+    assert 0.9 < np.ptp(settled.rotation[:, 1]) / np.ptp(given.rotation[:, 1]) < 1.1
+    assert jerk(settled.translation) < 0.5 * jerk(given.translation)
+
+
+def test_nothing_is_smoothed_across_a_cut(rig: Rig) -> None:
+    still = FlameParams.neutral(10)
+    jump = FlameParams.concatenate([still, still.replace(translation=np.full((10, 3), 0.2))])
+    np.testing.assert_allclose(steady(jump, rig).translation, jump.translation, atol=1e-6)
+    tracks = Tracks(jump, np.arange(20, dtype=np.int32), EVERYTHING, "cpu", torch.float64)
+    assert float(tracks.terms(tracks.sequence())["smoothness"].detach()) == 0
+
+
+def test_steady_can_be_turned_off(rig: Rig) -> None:
+    given = swaying(5)
+    assert steady(given, rig, seconds=0) is given
+
+
+def test_uncorrected_tracks_are_the_given_ones() -> None:
+    given = make_params(6)
+    tracks = Tracks(given, np.arange(6, dtype=np.int32), EVERYTHING, "cpu")
+    assert tracks.params() == given
+    timestep = torch.tensor([4, 0, 4])
+    motion = tracks.gather(tracks.sequence(), timestep)
+    for mine, name in ((motion.expression, "expression"), (motion.translation, "translation")):
+        np.testing.assert_array_equal(mine.detach().numpy(), getattr(given, name)[[4, 0, 4]])
+    joints = np.concatenate([given.rotation, given.neck, given.jaw, given.eyes], 1).reshape(6, 5, 3)[[4, 0, 4]]
+    np.testing.assert_array_equal(motion.axis_angles.detach().numpy(), joints)
+
+
+def test_without_refinement_there_is_nothing_to_learn() -> None:
+    tracks = Tracks(make_params(3), np.arange(3, dtype=np.int32), TrackConfig(refine=False), "cpu")
+    assert tracks.leaves == {}
+    assert tracks.learning_rates(0.5) == {}
+
+
+def test_gradients_of_everything() -> None:
+    tracks = Tracks(make_params(5), np.arange(4, dtype=np.int32), EVERYTHING, "cpu", torch.float64)
+    random = torch.Generator().manual_seed(0)
+    timestep = torch.tensor([1, 1, 3])
+    base = torch.rand(3, 6, generator=random, dtype=torch.float64)
+    leaves = list(tracks.leaves.values())
+
+    def everything(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        tracks.leaves = dict(zip(tracks.leaves, values, strict=True))
+        sequence = tracks.sequence()
+        return (*tracks.gather(sequence, timestep), *tracks.terms(sequence).values(), tracks.intrinsics(base, 2))
+
+    scattered = [
+        (1e-3 * torch.randn(leaf.shape, generator=random, dtype=leaf.dtype)).requires_grad_() for leaf in leaves
+    ]
+    assert torch.autograd.gradcheck(everything, scattered, atol=1e-6, fast_mode=True)
+
+
+def test_corrections_find_a_shaken_motion() -> None:
+    """Pictures that show the true translation, tracks with noise: closer after than before, smoother too."""
+    random = np.random.default_rng(0)
+    truth = swaying(40).replace(translation=np.linspace([0, 0, 0], [0.02, 0.01, 0], 40))
+    noisy = truth.replace(translation=truth.translation + random.normal(0, 2e-3, (40, 3)))
+    trained = np.arange(0, 40, 2, dtype=np.int32)  # every other timestep is held out
+    tracks = Tracks(noisy, trained, TrackConfig(start=0.0), "cpu")
+    target = torch.tensor(truth.translation)
+    adam = torch.optim.Adam([tracks.leaves["tracks.translation"]], lr=1e-4)
+    for step in range(400):
+        adam.zero_grad()
+        sequence = tracks.sequence()
+        timestep = torch.tensor(trained[np.arange(4 * step, 4 * step + 4) % 20]).long()
+        shown = (tracks.gather(sequence, timestep).translation - target[timestep]).square().sum(1).mean() * 300
+        (shown + sum(tracks.terms(sequence).values())).backward()
+        adam.step()
+    error = np.abs(tracks.params().translation - truth.translation)
+    before = np.abs(noisy.translation - truth.translation)
+    assert error[trained].mean() < 0.5 * before[trained].mean()
+    assert error[1::2].mean() < 0.8 * before[1::2].mean()  # held out: by smoothness alone
+    mean = (tracks.params().translation - noisy.translation)[trained].mean(0)
+    np.testing.assert_allclose(mean, 0, atol=1e-7)
+
+
+def test_the_camera_takes_its_corrections() -> None:
+    tracks = Tracks(make_params(3), np.arange(3, dtype=np.int32), EVERYTHING, "cpu")
+    camera = make_camera((320, 240))
+    with torch.no_grad():
+        tracks.leaves["camera.focal"].fill_(0.1)
+        tracks.leaves["camera.principal"].copy_(torch.tensor([2.0, -4.0]))
+    refined = tracks.camera(camera)
+    assert refined.intrinsics[0, 0] == pytest.approx(camera.intrinsics[0, 0] * np.exp(0.1))
+    np.testing.assert_allclose(refined.intrinsics[:2, 2] - camera.intrinsics[:2, 2], [2, -4], atol=1e-4)
+    crop = tracks.intrinsics(torch.tensor([[100.0, 100.0, 50.0, 40.0, 0.7, 0.6]]), 2).detach()[0]
+    np.testing.assert_allclose(crop, [100 * np.exp(0.1)] * 2 + [51, 38, 0.7, 0.6], rtol=1e-5)
+
+
+def test_learning_rates_wait_for_the_start() -> None:
+    tracks = Tracks(make_params(3), np.arange(3, dtype=np.int32), TrackConfig(start=0.5, jaw=1.0), "cpu")
+    assert tracks.learning_rates(0.4)["tracks.jaw"] == 0
+    assert tracks.learning_rates(0.5)["tracks.jaw"] == pytest.approx(1)
+    assert tracks.learning_rates(1.0)["tracks.jaw"] == pytest.approx(0.1)
+    assert set(tracks.learning_rates(1.0)) == {f"tracks.{name}" for name in WIDTHS}
+
+
+def test_no_training_frames() -> None:
+    with pytest.raises(InvalidParameterError, match="no training frames"):
+        Tracks(make_params(3), np.zeros(0, np.int32), TrackConfig(), "cpu")
