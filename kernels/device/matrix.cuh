@@ -1,4 +1,5 @@
-// Small matrix products on tensor cores, as a warp issues them; layouts are those of the PTX manual's mma.m16n8k8.
+// Small matrix products on tensor cores, as a warp issues them; layouts are those of the PTX manual's mma.m16n8k8 and
+// mma.m16n8k16.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -27,6 +28,23 @@ __device__ inline uint32_t load_matrix_transposed(const void* row) {
                  : "r"(shared_address(row))
                  : "memory");
     return fragment;
+}
+
+// Four 8x8 matrices, each transposed; lane i gives the address of row i of them all.
+__device__ inline void load_matrices_transposed(const void* row, uint32_t* fragments) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(fragments[0]), "=r"(fragments[1]), "=r"(fragments[2]), "=r"(fragments[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+
+// sums[8x8] += a[8x16] b[16x8]: bfloat16 in, floats out; the product's lower eight rows are left empty.
+__device__ inline void multiply_8x16x8(float (&sums)[4], const uint32_t* a, const uint32_t* b) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %5}, {%7, %8}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(a[0]), "r"(0), "r"(a[1]), "r"(b[0]), "r"(b[1]));
 }
 
 // sums[16x8] += a[16x8] b[8x8]: half floats in, floats out.

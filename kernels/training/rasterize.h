@@ -21,10 +21,32 @@ struct RasterizeStage {
     const Real* sums_gradient;  // [B][H][W][5], in of backward
     Real* splats_gradient;      // [B][N][12], out of backward
 
-    // CUDA only; the CPU takes what it needs.
-    int64_t capacity;  // instances (a splat in a tile) that `scratch` has room for
-    int32_t* scratch;  // its layout is kernels/training/rasterize.cu's
+    // CUDA only; the CPU takes what it needs. An instance is a splat in a tile of 8x8 pixels.
+    int64_t capacity;       // instances that there is room for; with more than that nothing is drawn
+    uint32_t* splat_slots;  // [B * N + 1] first slot of each splat
+    uint32_t* block_slots;  // [bin_blocks(B * N) + 1]; the last one is the number of instances
+    uint32_t* tile_begin;   // [B * tiles] first entry of each tile
+    uint32_t* tile_cursor;  // [B * tiles + kCounters] at first counts, at last the end of each tile's entries; counters
+    uint32_t* long_tiles;   // [B * tiles] those that no warp can sort
+    uint64_t* entries;      // [capacity] at first depth << 32 | slot; sorted: splat << 32 | slot
+    uint32_t* owner;        // [capacity] splat of a slot
+    float* slots;           // [capacity][12] gradient of each instance, backward only
+    uint32_t* needed;       // or null: raised to the number of instances
+    int32_t* overflow;      // or null: set to 1 if they are more than `capacity`
 };
+
+// After the tiles' cursors: entries and places in long_tiles that are taken.
+enum Counter { kEntriesTaken, kLongTiles, kCounters };
+
+constexpr int kTileSize = 8;
+constexpr int kBinThreads = 256;
+
+constexpr int tiles_across(int pixels) {
+    return (pixels + kTileSize - 1) / kTileSize;
+}
+constexpr int bin_blocks(int64_t splats) {
+    return int((splats + kBinThreads - 1) / kBinThreads);
+}
 
 // CPU, float and double.
 template <class Real>
@@ -32,8 +54,10 @@ void run_rasterize(const RasterizeStage<Real>& stage);
 template <class Real>
 void run_rasterize_backward(const RasterizeStage<Real>& stage);
 
-// CUDA.
-void launch_rasterize(const RasterizeStage<float>& stage, CUstream_st* stream);
+// CUDA: the forward pass is count, fill, blend; after `count`, block_slots ends with the capacity that is needed.
+void launch_count(const RasterizeStage<float>& stage, CUstream_st* stream);
+void launch_fill(const RasterizeStage<float>& stage, CUstream_st* stream);
+void launch_blend(const RasterizeStage<float>& stage, CUstream_st* stream);
 void launch_rasterize_backward(const RasterizeStage<float>& stage, CUstream_st* stream);
 
 }  // namespace being::training
