@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from being_rt import _C
 from being_rt.errors import InvalidParameterError
 from being_rt.ops.native import call, check_float
 
 SPLAT_FLOATS = 12
 SUM_FLOATS = 5
 LARGEST_PICTURE = 8192  # px a side
-INSTANCES_PER_SPLAT = 16  # default room on a CUDA device
 
 
-def rasterize(splats: Tensor, size: tuple[int, int], stop: float = 1e-4, instances: int | None = None) -> Tensor:
+def rasterize(splats: Tensor, size: tuple[int, int], stop: float = 1e-4, workspace: Workspace | None = None) -> Tensor:
     """Blend splats from front to back.
 
     ``alpha_i = min(0.999, o_i exp(-1/2 d^T Q d))`` with d from the mean to the pixel's centre and Q the conic, skipped
@@ -34,15 +36,15 @@ def rasterize(splats: Tensor, size: tuple[int, int], stop: float = 1e-4, instanc
             depths keep theirs.
         size: width, height of the picture in px, 1 to 8192.
         stop: a pixel takes no further splat once its transmittance is below; 0: all of them.
-        instances: on CUDA, the room for pairs of a splat and a tile, over all frames; 16 per splat where None. The
-            CPU takes what it needs.
+        workspace: on CUDA, fixed room for what is drawn, which a CUDA graph needs; None: as much as it takes, for which
+            the host waits for the device. The CPU takes what it needs.
 
     Returns:
         [B, H, W, 5]: red, green, blue (premultiplied by alpha), alpha, and depth weighted like a colour, for which see
         :func:`layer_depth`.
 
     Raises:
-        InvalidParameterError: wrong shape or dtype, not contiguous, or a size, stop or instances out of range.
+        InvalidParameterError: wrong shape or dtype, not contiguous, or a size or stop out of range.
 
     Example::
 
@@ -55,12 +57,52 @@ def rasterize(splats: Tensor, size: tuple[int, int], stop: float = 1e-4, instanc
         raise InvalidParameterError(f"rasterize: size must be 1 to {LARGEST_PICTURE} px a side, got {width} x {height}")
     if not 0 <= stop < 1:
         raise InvalidParameterError(f"rasterize: stop must be at least 0 and below 1, got {stop}")
-    if instances is None:
-        instances = INSTANCES_PER_SPLAT * splats.shape[0] * splats.shape[1]
-    if not 0 <= instances < 2**31:
-        raise InvalidParameterError(f"rasterize: instances must be 0 to {2**31 - 1}, got {instances}")
-    sums: Tensor = _rasterize(splats, width, height, stop, instances)
+    outputs = _rasterize(splats, width, height, stop, -1 if workspace is None else workspace.capacity)
+    if workspace is not None and splats.is_cuda:
+        workspace.add(outputs[1])
+    sums: Tensor = outputs[0]
     return sums
+
+
+class Workspace:
+    """Room for the instances (a splat in a tile of 8 x 8 px) of calls of :func:`rasterize` on a CUDA device.
+
+    A call that needs more than ``capacity`` draws nothing, has gradients of 0 and says so in ``status``, without the
+    host's having to wait: read it now and then, and go on with a larger workspace.
+
+    Args:
+        capacity: instances of all frames of a call, 0 to 2^31 - 1.
+        device: of the status.
+
+    Raises:
+        InvalidParameterError: capacity out of range.
+
+    Example::
+
+        workspace = Workspace(2_000_000, "cuda")
+        sums = rasterize(splats, (512, 512), workspace=workspace)
+        needed, overflow = workspace.status.tolist()
+    """
+
+    def __init__(self, capacity: int, device: torch.device | str) -> None:
+        if not 0 <= capacity < 2**31:
+            raise InvalidParameterError(f"Workspace: capacity must be 0 to {2**31 - 1}, got {capacity}")
+        self.capacity = capacity
+        self.status = torch.zeros(2, dtype=torch.int32, device=device)
+        """The most instances of any call, and 1 if that was too much for one, since :meth:`reset`."""
+
+    @property
+    def overflow(self) -> Tensor:
+        """int32 [1], a view of ``status``."""
+        return self.status[1:]
+
+    def add(self, status: Tensor) -> None:
+        """Take the status int32 [2] of one more call into account."""
+        torch.maximum(self.status, status, out=self.status)
+
+    def reset(self) -> None:
+        """Forget earlier calls."""
+        self.status.zero_()
 
 
 def layer_depth(sums: Tensor) -> Tensor:
@@ -70,44 +112,96 @@ def layer_depth(sums: Tensor) -> Tensor:
     return torch.where(covered, depth / torch.where(covered, alpha, 1.0), 0.0)
 
 
+# What one pass leaves for the other on a CUDA device, in this order after `sums`; see kernels/training/rasterize.h. On
+# the CPU they are empty.
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+KEPT = ("status", "splat_slots", "block_slots", "tile_begin", "tile_cursor", "entries")
+
+
 @torch.library.custom_op("being_rt::rasterize", mutates_args=())
-def _rasterize(splats: Tensor, width: int, height: int, stop: float, instances: int) -> Tensor:
+def _rasterize(splats: Tensor, width: int, height: int, stop: float, capacity: int) -> Outputs:
     sums = splats.new_empty(splats.shape[0], height, width, SUM_FLOATS)
-    _run("rasterize", splats, stop, instances, sums=sums, sums_gradient=None, splats_gradient=None)
-    return sums
+    kept = _scratch(splats, width, height)
+    if not splats.is_cuda or not splats.numel():
+        if splats.is_cuda:
+            sums.zero_()
+            kept["status"].zero_()
+        else:
+            _run("rasterize", splats, stop, capacity, sums, **kept)
+        return _outputs(sums, kept)
+    long_tiles = torch.empty_like(kept["tile_begin"])
+    _run("rasterize_count", splats, stop, 0, sums, **kept, long_tiles=long_tiles)
+    if capacity < 0:
+        capacity = int(kept["status"][0].item())
+    kept["entries"] = splats.new_empty(capacity, dtype=torch.int64)
+    owner = splats.new_empty(capacity, dtype=torch.int32)
+    _run("rasterize", splats, stop, capacity, sums, **kept, long_tiles=long_tiles, owner=owner)
+    return _outputs(sums, kept)
+
+
+def _outputs(sums: Tensor, kept: dict[str, Tensor]) -> Outputs:
+    status, splat_slots, block_slots, tile_begin, tile_cursor, entries = kept.values()
+    return sums, status, splat_slots, block_slots, tile_begin, tile_cursor, entries
+
+
+def _scratch(splats: Tensor, width: int, height: int) -> dict[str, Tensor]:
+    """Of every size that is known before instances are counted; empty on the CPU."""
+    sizes = dict.fromkeys(KEPT, 0)
+    if splats.is_cuda:
+        tile, threads = _C.operations.tile_size, _C.operations.bin_threads
+        count = splats.shape[0] * splats.shape[1]
+        tiles = splats.shape[0] * -(-width // tile) * -(-height // tile)
+        sizes |= {"status": 2, "splat_slots": count + 1, "block_slots": -(-count // threads) + 1}
+        sizes |= {"tile_begin": tiles, "tile_cursor": tiles + _C.operations.tile_counters}
+    return {
+        name: splats.new_empty(size, dtype=torch.int64 if name == "entries" else torch.int32)
+        for name, size in sizes.items()
+    }
 
 
 @torch.library.custom_op("being_rt::rasterize_backward", mutates_args=())
-def _rasterize_backward(splats: Tensor, sums: Tensor, gradient: Tensor, stop: float, instances: int) -> Tensor:
+def _rasterize_backward(splats: Tensor, sums: Tensor, gradient: Tensor, kept: Sequence[Tensor], stop: float) -> Tensor:
     result = torch.empty_like(splats)
-    _run("rasterize_backward", splats, stop, instances, sums=sums, sums_gradient=gradient, splats_gradient=result)
+    if splats.is_cuda and not splats.numel():
+        return result
+    named = dict(zip(KEPT, kept, strict=True))
+    capacity = len(named["entries"])
+    slots = splats.new_empty(capacity if splats.is_cuda else 0, SPLAT_FLOATS)
+    gradients = {"sums_gradient": gradient, "splats_gradient": result}
+    _run("rasterize_backward", splats, stop, capacity, sums, **named, **gradients, slots=slots)
     return result
 
 
-def _run(name: str, splats: Tensor, stop: float, instances: int, sums: Tensor, **more: Tensor | None) -> None:
+def _run(name: str, splats: Tensor, stop: float, capacity: int, sums: Tensor, **more: Tensor) -> None:
     frames, height, width, _ = sums.shape
     sizes = {"frames": frames, "splats_per_frame": splats.shape[1], "width": width, "height": height}
-    call(name, splats, splats=splats, **sizes, stop=stop, sums=sums, **more, capacity=instances, scratch=None)
+    unused = dict.fromkeys(("sums_gradient", "splats_gradient", "long_tiles", "owner", "slots"))
+    call(name, splats, splats=splats, **sizes, stop=stop, sums=sums, capacity=capacity, **(unused | more))
 
 
 @_rasterize.register_fake
-def _(splats: Tensor, width: int, height: int, stop: float, instances: int) -> Tensor:
-    return splats.new_empty(splats.shape[0], height, width, SUM_FLOATS)
+def _(splats: Tensor, width: int, height: int, stop: float, capacity: int) -> Outputs:
+    kept = _scratch(splats, width, height)
+    if splats.is_cuda:
+        size = capacity if capacity >= 0 else torch.library.get_ctx().new_dynamic_size()
+        kept["entries"] = splats.new_empty(size, dtype=torch.int64)
+    return _outputs(splats.new_empty(splats.shape[0], height, width, SUM_FLOATS), kept)
 
 
 @_rasterize_backward.register_fake
-def _(splats: Tensor, sums: Tensor, gradient: Tensor, stop: float, instances: int) -> Tensor:
+def _(splats: Tensor, sums: Tensor, gradient: Tensor, kept: Sequence[Tensor], stop: float) -> Tensor:
     return torch.empty_like(splats)
 
 
-def _setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, int, int, float, int], output: Tensor) -> None:
-    splats, _, _, ctx.stop, ctx.instances = inputs  # type: ignore[attr-defined]
-    ctx.save_for_backward(splats, output)
+def _setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, int, int, float, int], output: Outputs) -> None:
+    splats, _, _, ctx.stop, _ = inputs  # type: ignore[attr-defined]
+    ctx.save_for_backward(splats, *output)
+    ctx.mark_non_differentiable(*output[1:])
 
 
-def _backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-    splats, sums = ctx.saved_tensors  # type: ignore[attr-defined]
-    result = _rasterize_backward(splats, sums, gradient.contiguous(), ctx.stop, ctx.instances)  # type: ignore[attr-defined]
+def _backward(ctx: FunctionCtx, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None, None]:
+    splats, sums, *kept = ctx.saved_tensors  # type: ignore[attr-defined]
+    result = _rasterize_backward(splats, sums, gradient.contiguous(), kept, ctx.stop)  # type: ignore[attr-defined]
     return result, None, None, None, None
 
 

@@ -31,8 +31,7 @@ struct RasterizeStage {
     uint64_t* entries;      // [capacity] at first depth << 32 | slot; sorted: splat << 32 | slot
     uint32_t* owner;        // [capacity] splat of a slot
     float* slots;           // [capacity][12] gradient of each instance, backward only
-    uint32_t* needed;       // or null: raised to the number of instances
-    int32_t* overflow;      // or null: set to 1 if they are more than `capacity`
+    int32_t* status;        // [2] the number of instances; 1 if that is more than `capacity`, else 0
 };
 
 // After the tiles' cursors: entries and places in long_tiles that are taken.
@@ -54,7 +53,7 @@ void run_rasterize(const RasterizeStage<Real>& stage);
 template <class Real>
 void run_rasterize_backward(const RasterizeStage<Real>& stage);
 
-// CUDA: the forward pass is count, fill, blend; after `count`, block_slots ends with the capacity that is needed.
+// CUDA: the forward pass is count, fill, blend; after `count`, status[0] is the capacity that is needed.
 void launch_count(const RasterizeStage<float>& stage, CUstream_st* stream);
 void launch_fill(const RasterizeStage<float>& stage, CUstream_st* stream);
 void launch_blend(const RasterizeStage<float>& stage, CUstream_st* stream);

@@ -8,6 +8,7 @@
 // A thread takes a splat; one that may reach more than kShared tiles is taken by its whole warp. `sort` gives a warp a
 // tile and sorts up to 512 entries in registers; longer lists go to `sort_long`, a block each, in shared memory or,
 // beyond that, in place.
+#include "kernels/common/blend.h"
 #include "kernels/common/tile_test.h"
 #include "kernels/device/warp_sort.cuh"
 #include "kernels/training/rasterize.h"
@@ -32,33 +33,36 @@ struct Reach {
     __device__ int count() const { return columns * rows; }
 };
 
-struct SplatShape {
+// What decides where a splat is drawn.
+struct Splat {
     float x, y, a, b, c, opacity;
 };
 
-__device__ SplatShape load_shape(const float* splats, int64_t index) {
+__device__ Splat load_splat(const float* splats, int64_t index) {
     const auto* words = reinterpret_cast<const float4*>(splats + index * kSplatFloats);
     const float4 first = words[0];
     const float2 second = *reinterpret_cast<const float2*>(words + 1);
     return {first.x, first.y, first.z, first.w, second.x, second.y};
 }
 
-// Not inlined, so that counting and filling run the same instructions and agree to the last bit.
-__device__ __noinline__ Reach reach_of(SplatShape splat, int columns, int rows) {
-    if (!(splat.opacity >= config::kAlphaCutoff)) return {0, 0, 0, 0};
-    // alpha >= 1/255 where d^T Q d <= r^2 = 2 ln(255 o); its half widths are r sqrt(Q^-1_xx), r sqrt(Q^-1_yy).
-    const float square = (log2f(splat.opacity) - config::kLog2AlphaCutoff + kMargin) * 1.38629436f;
-    const float determinant = fmaxf(splat.a * splat.c - splat.b * splat.b, 1e-12f);
-    const float half_x = sqrtf(square * splat.c / determinant), half_y = sqrtf(square * splat.a / determinant);
-    const float scale = 1.0f / kTileSize, across = float(columns), down = float(rows);
-    const int left = int(fminf(fmaxf(floorf((splat.x - half_x - 0.5f) * scale), 0.0f), across)),
-              top = int(fminf(fmaxf(floorf((splat.y - half_y - 0.5f) * scale), 0.0f), down)),
-              right = int(fminf(fmaxf(floorf((splat.x + half_x + 0.5f) * scale) + 1.0f, 0.0f), across)),
-              bottom = int(fminf(fmaxf(floorf((splat.y + half_y + 0.5f) * scale) + 1.0f, 0.0f), down));
-    return {left, top, max(right - left, 0), max(bottom - top, 0)};
+// First and past the last tile of those whose pixels' centres lie within `half` of `middle`.
+__device__ int2 tile_range(float middle, float half, int tiles) {
+    constexpr float kScale = 1.0f / kTileSize;
+    const float first = floorf((middle - half - 0.5f) * kScale), end = floorf((middle + half + 0.5f) * kScale) + 1.0f;
+    return {int(fminf(fmaxf(first, 0.0f), float(tiles))), int(fminf(fmaxf(end, 0.0f), float(tiles)))};
 }
 
-__device__ __noinline__ bool reaches(SplatShape splat, int column, int row) {
+// Not inlined, so that counting and filling run the same instructions and agree to the last bit.
+__device__ __noinline__ Reach reach_of(Splat splat, float depth, int columns, int rows) {
+    const float values[6]{splat.x, splat.y, splat.a, splat.b, splat.c, splat.opacity};
+    SplatShape<float> shape;
+    if (!make_splat_shape(values, shape) || !isfinite(splat.x + splat.y + depth)) return {0, 0, 0, 0};
+    const int2 across = tile_range(shape.x, shape.half_width, columns),
+               down = tile_range(shape.y, shape.half_height, rows);
+    return {across.x, down.x, max(across.y - across.x, 0), max(down.y - down.x, 0)};
+}
+
+__device__ __noinline__ bool reaches(Splat splat, int column, int row) {
     constexpr float kScale = -1.44269504f;
     const Conic<float> conic{0.5f * kScale * splat.a, kScale * splat.b, 0.5f * kScale * splat.c};
     const float slope_x = -0.5f * conic.b / conic.a, slope_y = -0.5f * conic.b / conic.c;
@@ -108,19 +112,18 @@ __global__ void __launch_bounds__(kThreads) bin_kernel(const __grid_constant__ R
         const bool overflow = needed > s.capacity;
         if (index == 0) {
             s.splat_slots[all] = needed;
-            if (s.needed) atomicMax(s.needed, needed);
-            if (overflow && s.overflow) *s.overflow = 1;
+            s.status[1] = overflow;
         }
         if (overflow) return;
         if (present) s.splat_slots[index] = base = s.block_slots[blockIdx.x] + s.splat_slots[index];
     }
-    SplatShape splat{0, 0, 1, 0, 1, 0};
-    uint32_t depth = 0;
+    Splat splat{};
+    float depth = 0;
     if (present) {
-        splat = load_shape(s.splats, index);
-        if (kFill) depth = __float_as_uint(s.splats[index * kSplatFloats + 9]);
+        splat = load_splat(s.splats, index);
+        depth = s.splats[index * kSplatFloats + 9];
     }
-    const Reach reach = reach_of(splat, columns, rows);
+    const Reach reach = reach_of(splat, depth, columns, rows);
     const uint32_t first_tile = present ? uint32_t(index / s.splats_per_frame) * uint32_t(columns * rows) : 0;
     const bool is_shared = reach.count() > kShared;
     uint32_t count = 0;
@@ -130,7 +133,7 @@ __global__ void __launch_bounds__(kThreads) bin_kernel(const __grid_constant__ R
                 if (!reaches(splat, column, row)) continue;
                 const uint32_t tile = first_tile + uint32_t(row * columns + column);
                 if (kFill)
-                    append(s, tile, base + count, uint32_t(index), depth);
+                    append(s, tile, base + count, uint32_t(index), __float_as_uint(depth));
                 else
                     atomicAdd(s.tile_cursor + tile, 1u);
                 ++count;
@@ -140,11 +143,12 @@ __global__ void __launch_bounds__(kThreads) bin_kernel(const __grid_constant__ R
     for (unsigned left = __ballot_sync(kAllLanes, is_shared); left; left &= left - 1) {
         const int owner = __ffs(int(left)) - 1;
         const auto of_owner = [&](auto value) { return __shfl_sync(kAllLanes, value, owner); };
-        const SplatShape its{of_owner(splat.x), of_owner(splat.y), of_owner(splat.a),
-                             of_owner(splat.b), of_owner(splat.c), of_owner(splat.opacity)};
+        const Splat its{of_owner(splat.x), of_owner(splat.y), of_owner(splat.a),
+                        of_owner(splat.b), of_owner(splat.c), of_owner(splat.opacity)};
         const int its_left = of_owner(reach.left), its_top = of_owner(reach.top), its_columns = of_owner(reach.columns),
                   area = of_owner(reach.count());
-        const uint32_t its_tile = of_owner(first_tile), its_base = of_owner(base), its_depth = of_owner(depth);
+        const uint32_t its_tile = of_owner(first_tile), its_base = of_owner(base),
+                       its_depth = of_owner(__float_as_uint(depth));
         const auto its_index = uint32_t(of_owner(uint32_t(index)));
         uint32_t found = 0;
         for (int i = int(lane); i - int(lane) < area; i += 32) {
@@ -194,7 +198,10 @@ __global__ void __launch_bounds__(kScanThreads)
         s.block_slots[i] = before;
         before += value;
     }
-    if (threadIdx.x == 0) s.block_slots[blocks] = all;
+    if (threadIdx.x == 0) {
+        s.block_slots[blocks] = all;
+        s.status[0] = int32_t(all);
+    }
 }
 
 // ---------------------------------------------------------------- sort
