@@ -88,7 +88,10 @@ def test_truth_draws_the_frames(folder: Path, avatar: Avatar) -> None:
     clean, noisy = Dataset.load(folder / "clean"), Dataset.load(folder / "noisy")
     assert clean.truth == clean.params == noisy.truth
     assert clean.truth is not None
+    assert noisy.truth is not None
     assert noisy.truth != noisy.params
+    np.testing.assert_array_equal(noisy.truth.rotation[13:], noisy.params.rotation[13:])
+    assert np.abs(noisy.truth.rotation - noisy.params.rotation)[:13].min() > 0
     renderer = Renderer(avatar, SIZE)
     for cameras, data in ((clean.cameras, clean), (truth_cameras(noisy), noisy)):
         for i in range(data.count):
@@ -323,6 +326,20 @@ def test_bias_is_as_large_as_told_on_average(avatar: Avatar) -> None:
         assert np.ptp(difference, axis=0).max() < 1e-5
         sizes.append(_face_error(avatar, difference))
     assert np.sqrt(np.mean(np.square(sizes))) == pytest.approx(0.8, rel=0.1)
+
+
+def test_noise_may_spare_frames_and_biases_none(avatar: Avatar) -> None:
+    truth = make_params(40, seed=6)
+    noisy = np.arange(40) < 30
+    track = tracked_motion(avatar.rig, truth, avatar.camera, TrackingErrors(), 1, noisy)
+    everywhere = tracked_motion(avatar.rig, truth, avatar.camera, TrackingErrors(), 1)
+    np.testing.assert_array_equal(track.jaw[:30], everywhere.jaw[:30])
+    np.testing.assert_array_equal(track.rotation[30:], truth.rotation[30:])
+    left = np.degrees((track.jaw - truth.jaw)[30:, 0])
+    assert np.abs(left) == pytest.approx(0.5, abs=1e-3)
+    bias = (track.expression - truth.expression)[30:]
+    assert np.abs(bias).max() > 0.01
+    assert np.ptp(bias, axis=0).max() < 1e-5
 
 
 def test_no_errors_change_nothing(avatar: Avatar) -> None:

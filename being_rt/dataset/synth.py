@@ -83,6 +83,9 @@ class Synthesize:
     """Errors of frames and masks."""
     tracking: TrackingErrors = field(default_factory=TrackingErrors)
     """Errors of the track; the truth is kept beside it."""
+    test_noise: bool = False
+    """Put the tracker's noise on held-out moments too. Without it a test tells about the avatar alone; biases, which
+    the avatar learned to live with, are in all moments."""
     clean: bool = False
     """No errors at all, whatever `picture` and `tracking` say."""
     replace: bool = False
@@ -114,7 +117,8 @@ class Synthesize:
         centre = head_centre(avatar.rig)
         cameras = [orbited(avatar.camera.resized(size), centre, yaw) for yaw in (0.0, *self.views)]
         truth = perform(avatar.rig, train, test, self.fps, self.seed, self.limits)
-        track = tracked_motion(avatar.rig, truth, cameras[0], tracking, self.seed)
+        noisy = (np.arange(train + test) < train) | self.test_noise
+        track = tracked_motion(avatar.rig, truth, cameras[0], tracking, self.seed, noisy)
         shots = self._shots(train, test)
         plate = background_picture(avatar.background, size)
         with DatasetWriter(

@@ -75,13 +75,21 @@ class TrackingErrors:
 _RANGES = {"focal_error": (-0.5, 1.0), "eyelid_gain": (0.0, 1.5), "correlation": (0.0, 60.0)}
 
 
-def tracked_motion(rig: Rig, truth: FlameParams, camera: Camera, errors: TrackingErrors, seed: int = 0) -> FlameParams:
+def tracked_motion(
+    rig: Rig,
+    truth: FlameParams,
+    camera: Camera,
+    errors: TrackingErrors,
+    seed: int = 0,
+    noisy: NDArray[np.bool_] | None = None,
+) -> FlameParams:
     """The motion as a tracker with these errors would have found it. The same seed gives the same errors.
 
     Args:
         rig: whose expression basis says how far a coefficient moves the face.
         truth: what was performed.
         camera: that saw it; its axis is the direction of ``depth_noise``.
+        noisy: [T] which frames have noise; None: all. Biases are in every frame.
 
     Example::
 
@@ -93,7 +101,8 @@ def tracked_motion(rig: Rig, truth: FlameParams, camera: Camera, errors: Trackin
         truth = without_neck(rig, truth)
 
     def noise(columns: int) -> Float64:
-        return _process(count, columns, errors.correlation * truth.fps, random)
+        drawn = _process(count, columns, errors.correlation * truth.fps, random)
+        return drawn if noisy is None else drawn * noisy[:, None]
 
     deviations = _coefficient_deviations(rig, truth)
     expression = truth.expression + deviations * (
