@@ -35,6 +35,14 @@ class DatasetError(FileFormatError):
     """A data set, or what another tracker wrote, cannot be read, is not valid, or cannot be written."""
 
 
+class CheckpointError(FileFormatError):
+    """A training checkpoint cannot be read, does not fit the run, or cannot be written."""
+
+
+class TrainingError(BeingError, RuntimeError):
+    """A training run cannot go on: it diverged, or the device has too little memory."""
+
+
 class AudioError(BeingError, ValueError):
     """Sound that cannot be read or used."""
 
