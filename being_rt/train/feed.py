@@ -1,0 +1,408 @@
+"""Frames to the device: decoded once, kept where they fit, cropped there or copied while the device computes.
+
+A frame is one 32-bit word per pixel (red, green, blue, alpha), so that a crop is one gather. Frames live in device
+memory up to a budget, reduced ones first, because every run sees them; the rest lie in page-locked host memory, from
+where a thread cuts the next steps' crops and a stream of their own carries them over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from being_rt.avatar.avatar import Camera
+from being_rt.dataset import Dataset
+from being_rt.dataset.regions import region_boxes
+from being_rt.errors import DatasetError, InvalidParameterError
+from being_rt.train.config import FeedConfig
+from being_rt.train.sampling import COLUMNS, WEIGHTED, Sampler, View, evenly, make_views
+from being_rt.train.upload import Upload
+
+Float32 = NDArray[np.float32]
+Int32 = NDArray[np.int32]
+UInt8 = NDArray[np.uint8]
+Value = TypeVar("Value")
+
+LIMIT = 1.3  # FRUSTUM_MARGIN of being_rt.reference
+SLOTS = 3  # crops on their way to the device: one being cut, one being copied, one being used
+BOX_ROWS = 256  # timesteps whose vertices are in memory at once while boxes are measured
+HOST_SHARE = 0.8  # of the free memory that frames may take
+
+
+class Inputs(NamedTuple):
+    """What a step reads. The tensors stay; :meth:`Feed.fill` changes what is in them."""
+
+    target: Tensor  # int32 [B, H, W], RGBA with straight alpha, a byte each
+    row: Tensor  # float32 [B, COLUMNS], see Sampler.rows
+
+
+class Feed:
+    """The training frames of a dataset, step by step.
+
+    Args:
+        dataset: whose split "train" is used.
+        config: which part of the frames, and where they are kept.
+        device: where they are needed.
+        seed, batch, rank, ranks: see :class:`being_rt.train.sampling.Sampler`.
+        progress: called as ``progress(frames read, frames in all)``.
+
+    Raises:
+        DatasetError: a frame cannot be read; cameras that differ in size; masks that only some frames have; frames with
+            neither mask nor background, in which nothing says what the person is.
+        InvalidParameterError: no training frames, or more than the machine's memory takes.
+
+    Example::
+
+        feed = Feed(dataset, config.feed, "cuda", seed=0, batch=8)
+        view = feed.sampler.view(step, progress=0.0)
+        feed.fill(step, view)
+        pictures = feed.inputs(view).target.view(torch.uint8).unflatten(-1, (-1, 4))
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: FeedConfig,
+        device: torch.device | str,
+        *,
+        seed: int,
+        batch: int,
+        rank: int = 0,
+        ranks: int = 1,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.dataset, self.device = dataset, torch.device(device)
+        self.frames = evenly(dataset.split("train"), config.frame_limit)
+        self.has_masks = check_frames(dataset, self.frames)
+        self.random_background = config.random_background and self.has_masks
+        timestep, camera = dataset.timestep[self.frames], dataset.camera_index[self.frames]
+        self.size = dataset.cameras[camera[0]].size
+        self.views = make_views(config, self.size)
+        self._levels = self._make_levels(config)
+        boxes = frame_boxes(dataset, self.frames)
+        boxes["body"] = self._load(progress)
+        self.sampler = Sampler(
+            config, self.size, timestep, camera, boxes, seed=seed, batch=batch, rank=rank, ranks=ranks
+        )
+        self._intrinsics = torch.tensor(
+            np.stack([camera_intrinsics(camera) for camera in dataset.cameras]), device=self.device
+        )
+        poses = np.stack([camera.world_to_camera[:3] for camera in dataset.cameras]).astype(np.float32)
+        self._poses = torch.tensor(poses, device=self.device)
+        self._plates = {view.reduction: self._plate(view.reduction) for view in self.views}
+        count = self.sampler.local_batch
+        self._inputs = {
+            view: Inputs(
+                torch.zeros(count, view.size[1], view.size[0], dtype=torch.int32, device=self.device),
+                torch.zeros(count, COLUMNS, device=self.device),
+            )
+            for view in self.views
+        }
+        self._uploads = {view: Upload(inputs.row) for view, inputs in self._inputs.items()}
+        self._courier = _Courier(self) if any(self._on_host(view) for view in self.views) else None
+
+    @property
+    def bytes_on_device(self) -> int:
+        """Memory that the frames take there."""
+        return sum(level.nbytes for level in self._levels.values() if level.device == self.device)
+
+    def inputs(self, view: View) -> Inputs:
+        """The tensors that steps of a view read; the same ones every time."""
+        return self._inputs[view]
+
+    def fill(self, step: int, view: View, following: Sequence[tuple[int, View]] = ()) -> None:
+        """Put a step's frames into its view's inputs, without waiting for the device.
+
+        ``following``: the steps that will probably be next, whose frames are then fetched ahead.
+        """
+        inputs = self._inputs[view]
+        if self._courier is not None and self._on_host(view):
+            self._courier.deliver(step, view, inputs, [ahead for ahead in following if self._on_host(ahead[1])])
+            return
+        self._uploads[view](self.sampler.rows(step, view))
+        inputs.target.copy_(self._crop(self._levels[view.reduction], inputs.row, view))
+
+    def cameras(self, row: Tensor, view: View) -> tuple[Tensor, Tensor]:
+        """world_to_camera [B, 3, 4] and intrinsics [B, 6] (:class:`being_rt.train.frames.Frames`) of a batch's rows."""
+        index = row[:, 2].long()
+        base = self._intrinsics.index_select(0, index)
+        scaled = base[:, :4] / view.reduction
+        centre = scaled[:, 2:] - row[:, 3:5]
+        return self._poses.index_select(0, index), torch.cat([scaled[:, :2], centre, base[:, 4:]], dim=1)
+
+    def background(self, row: Tensor, view: View) -> Tensor:
+        """What stands behind a batch's frames: a random colour each [B, 1, 1, 3], or the scene [B or 1, H, W, 3]."""
+        if self.random_background:
+            return row[:, None, None, 5:8]
+        plates = self._plates[view.reduction]
+        if plates is None:
+            return torch.ones(1, 1, 1, 3, device=self.device)
+        same = len(plates) == 1 and not view.windowed
+        words = plates if same else self._crop(plates, row, view, column=2)
+        return words.view(torch.uint8).unflatten(-1, (-1, 4))[..., :3] / 255
+
+    def close(self) -> None:
+        """Stop fetching ahead."""
+        if self._courier is not None:
+            self._courier.close()
+            self._courier = None
+
+    # ------------------------------------------------------------------------------------------------------- storage
+
+    def _make_levels(self, config: FeedConfig) -> dict[int, Tensor]:
+        """Empty frames by reduction, each level where there is room for it."""
+        shapes = {
+            reduction: (len(self.frames), self.size[1] // reduction, self.size[0] // reduction)
+            for reduction in sorted({view.reduction for view in self.views}, reverse=True)
+        }
+        budget = int(config.device_gigabytes * 1e9) if self.device.type == "cuda" else 0
+        place = {}
+        for reduction, shape in shapes.items():
+            size = 4 * int(np.prod(shape))
+            place[reduction] = size <= budget
+            budget -= size if size <= budget else 0
+        host = sum(4 * int(np.prod(shape)) for reduction, shape in shapes.items() if not place[reduction])
+        free = free_memory()
+        if host > HOST_SHARE * free:
+            limit = int(len(self.frames) * HOST_SHARE * free / host)
+            raise InvalidParameterError(
+                f"{len(self.frames)} frames take {host / 1e9:.1f} GB and {free / 1e9:.1f} GB of memory are free: "
+                f"set feed.frame_limit to {max(1, limit)} or less"
+            )
+        pinned = self.device.type == "cuda"
+        return {
+            reduction: torch.empty(shape, dtype=torch.int32, device=self.device)
+            if place[reduction]
+            else torch.empty(shape, dtype=torch.int32, pin_memory=pinned)
+            for reduction, shape in shapes.items()
+        }
+
+    def _load(self, progress: Callable[[int, int], None] | None) -> Float32:
+        """Decode all frames into the levels. Returns the boxes [n, 4] px of what the masks show."""
+        body = np.empty((len(self.frames), 4), np.float32)
+        for position, (picture, mask) in enumerate(read_frames(self.dataset, self.frames)):
+            body[position] = mask_box(mask)
+            for reduction, level in self._levels.items():
+                level[position].copy_(torch.from_numpy(pack(*reduced(picture, mask, reduction))))
+            if progress is not None:
+                progress(position + 1, len(self.frames))
+        return body
+
+    def _plate(self, reduction: int) -> Tensor | None:
+        """The scenes of all cameras, packed [C, H, W], or None where training has no use for them."""
+        used = sorted(set(self.dataset.camera_index[self.frames].tolist()))
+        pictures = self.dataset.backgrounds
+        if self.random_background or any(pictures[camera] is None for camera in used):
+            return None
+        shape = self.size[1] // reduction, self.size[0] // reduction
+        plates = np.zeros((len(pictures), *shape), np.int32)
+        for camera in used:
+            picture = pictures[camera]
+            assert picture is not None
+            full = np.full(picture.shape[:2], 255, np.uint8)
+            plates[camera] = pack(*reduced(picture, full, reduction))
+        return torch.tensor(plates, device=self.device)
+
+    def _on_host(self, view: View) -> bool:
+        return self._levels[view.reduction].device != self.device
+
+    def _crop(self, level: Tensor, row: Tensor, view: View, column: int = 0) -> Tensor:
+        """Crops [B, H, W] of a level on the device; ``column`` of the rows says which of its pictures."""
+        index = row[:, column].long()
+        if not view.windowed:
+            return level.index_select(0, index)
+        left, top = row[:, 3:5].long().unbind(1)
+        x = left[:, None] + torch.arange(view.size[0], device=row.device)
+        y = top[:, None] + torch.arange(view.size[1], device=row.device)
+        return level[index[:, None, None], y[:, :, None], x[:, None, :]]
+
+    def cut(self, rows: Float32, view: View, out: Tensor) -> None:
+        """Crops of a level in host memory, into ``out`` [B, H, W]."""
+        level = self._levels[view.reduction]
+        for item, (frame, left, top) in enumerate(rows[:, [0, 3, 4]].astype(int).tolist()):
+            out[item].copy_(level[frame, top : top + view.size[1], left : left + view.size[0]])
+
+
+class _Slot(NamedTuple):
+    """A batch on its way: page-locked memory, and where it goes on the device."""
+
+    target: Tensor  # int32 [largest batch]
+    row: Tensor
+    device_target: Tensor
+    device_row: Tensor
+    arrived: torch.cuda.Event  # the copy to the device is complete
+    used: torch.cuda.Event  # the step's inputs have been made of it
+
+
+class _Courier:
+    """Cuts crops out of host memory on a thread, and copies them on a stream of its own, some steps ahead.
+
+    A batch is the same whoever asks for it and when, so a guess that was wrong (the next step was another one) costs
+    time and nothing else.
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._stream = torch.cuda.Stream(feed.device)
+        pixels = max(feed.inputs(view).target.numel() for view in feed.views)
+        rows = (feed.sampler.local_batch, COLUMNS)
+        self._free = deque(
+            _Slot(
+                torch.empty(pixels, dtype=torch.int32, pin_memory=True),
+                torch.empty(rows, pin_memory=True),
+                torch.empty(pixels, dtype=torch.int32, device=feed.device),
+                torch.empty(rows, device=feed.device),
+                torch.cuda.Event(),
+                torch.cuda.Event(),
+            )
+            for _ in range(SLOTS)
+        )
+        self._thread = ThreadPoolExecutor(1, "being-feed")
+        self._coming: dict[tuple[int, View], Future[_Slot]] = {}
+
+    def deliver(self, step: int, view: View, inputs: Inputs, following: Sequence[tuple[int, View]]) -> None:
+        """Fill the inputs on the current stream, and fetch what follows."""
+        wanted = [(step, view), *following][:SLOTS]
+        for key in [key for key in self._coming if key not in wanted]:
+            self._free.append(self._coming.pop(key).result())
+        for key in wanted:
+            if key not in self._coming and self._free:
+                self._coming[key] = self._thread.submit(self._fetch, self._free.popleft(), *key)
+        slot = self._coming.pop((step, view)).result()
+        current = torch.cuda.current_stream(self._feed.device)
+        current.wait_event(slot.arrived)
+        inputs.target.copy_(slot.device_target[: inputs.target.numel()].view_as(inputs.target))
+        inputs.row.copy_(slot.device_row)
+        slot.used.record(current)
+        self._free.append(slot)
+
+    def _fetch(self, slot: _Slot, step: int, view: View) -> _Slot:
+        slot.arrived.synchronize()  # the copy before this one may still be reading the page-locked memory
+        rows = self._feed.sampler.rows(step, view)
+        shape = (len(rows), view.size[1], view.size[0])
+        count = int(np.prod(shape))
+        slot.row.copy_(torch.from_numpy(rows))
+        self._feed.cut(rows, view, slot.target[:count].view(shape))
+        with torch.cuda.stream(self._stream):
+            self._stream.wait_event(slot.used)
+            slot.device_target[:count].copy_(slot.target[:count], non_blocking=True)
+            slot.device_row.copy_(slot.row, non_blocking=True)
+            slot.arrived.record(self._stream)
+        return slot
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+# ------------------------------------------------------------------------------------------------------------- frames
+
+
+def check_frames(dataset: Dataset, frames: Int32) -> bool:
+    """Whether the frames have masks. Raises what :class:`Feed` says of datasets that cannot be trained on."""
+    if not len(frames):
+        raise InvalidParameterError(f"{dataset.path} has no training frames; its split 'train' is empty")
+    cameras = sorted(set(dataset.camera_index[frames].tolist()))
+    sizes = {dataset.cameras[camera].size for camera in cameras}
+    if len(sizes) > 1:
+        raise DatasetError(f"{dataset.path} has training cameras of different sizes: {sorted(sizes)}; crop them alike")
+    masked = [dataset.has_mask(int(index)) for index in frames]
+    if any(masked) and not all(masked):
+        missing = int(frames[masked.index(False)])
+        raise DatasetError(f"{dataset.path / dataset.image_files[missing]} has no mask, other training frames have one")
+    plain = [camera for camera in cameras if dataset.background_files[camera] is None]
+    if not any(masked) and plain:
+        raise DatasetError(
+            f"{dataset.path} has neither masks nor a background picture of camera {plain[0]}: nothing tells the person "
+            "from the room"
+        )
+    return all(masked)
+
+
+def frame_boxes(dataset: Dataset, frames: Int32) -> dict[str, Float32]:
+    """Where the frames show mouth, eyes and face: float32 [n, 4] px by name, NaN where unknown."""
+    boxes = {name: np.full((len(frames), 4), np.nan, np.float32) for name in (*WEIGHTED, "face")}
+    for camera_index in sorted(set(dataset.camera_index[frames].tolist())):
+        camera = dataset.cameras[camera_index]
+        members = np.flatnonzero(dataset.camera_index[frames] == camera_index)
+        for part in np.array_split(members, -(-len(members) // BOX_ROWS)):
+            timesteps = dataset.timestep[frames[part]]
+            params = dataset.params.replace(
+                **{name: value[timesteps] for name, value in vars(dataset.params).items() if name != "fps"}
+            )
+            measured = region_boxes(dataset.rig, params, camera)
+            for name, box in boxes.items():
+                box[part] = measured[name]
+    return boxes
+
+
+def read_frames(dataset: Dataset, frames: Sequence[int] | Int32) -> Iterator[tuple[UInt8, UInt8]]:
+    """Pictures [H, W, 3] and masks [H, W] of frames in order, decoded ahead on as many threads as there are cores."""
+
+    def read(index: int) -> tuple[UInt8, UInt8]:
+        return dataset.image(index), dataset.mask(index)
+
+    threads = max(1, min(16, os.cpu_count() or 1))
+    with ThreadPoolExecutor(threads, "being-decode") as pool:
+        waiting: deque[Future[tuple[UInt8, UInt8]]] = deque()
+        try:
+            for index in frames:
+                waiting.append(pool.submit(read, int(index)))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def pack(picture: UInt8, mask: UInt8) -> Int32:
+    """RGBA in one word per pixel: int32 [H, W] of uint8 [H, W, 3] and [H, W]."""
+    return np.concatenate([picture, mask[..., None]], axis=2).view(np.int32)[..., 0]
+
+
+def reduced(picture: UInt8, mask: UInt8, reduction: int) -> tuple[UInt8, UInt8]:
+    """Means of blocks of pixels, colours weighted by alpha, so that a reduced frame over a colour is that, reduced."""
+    if reduction == 1:
+        return picture, mask
+    height, width = (side // reduction * reduction for side in mask.shape)
+    blocks = (height // reduction, reduction, width // reduction, reduction)
+    alpha = mask[:height, :width].astype(np.float32).reshape(blocks)
+    colour = picture[:height, :width].astype(np.float32).reshape(*blocks, 3)
+    total = alpha.sum((1, 3))
+    weighted = (alpha[..., None] * colour).sum((1, 3)) / np.maximum(total, 1)[..., None]
+    colour = np.where(total[..., None] > 0, weighted, colour.mean((1, 3)))
+    return np.round(colour).astype(np.uint8), np.round(total / reduction**2).astype(np.uint8)
+
+
+def mask_box(mask: UInt8) -> Float32:
+    """Left, top, right, bottom of what a mask shows; NaN where it shows nothing."""
+    rows, columns = np.flatnonzero((mask > 127).any(1)), np.flatnonzero((mask > 127).any(0))
+    if not len(rows):
+        return np.full(4, np.nan, np.float32)
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+
+
+def camera_intrinsics(camera: Camera) -> Float32:
+    """fx, fy, cx, cy px and the limits of the whole frame, as :class:`being_rt.train.frames.Frames` has them."""
+    focal = camera.intrinsics.diagonal()[:2].astype(np.float64)
+    limits = LIMIT * np.array(camera.size) / (2 * focal)
+    return np.concatenate([focal, camera.intrinsics[:2, 2], limits]).astype(np.float32)
+
+
+def free_memory() -> float:
+    """Bytes of main memory that can be had; infinite where the system does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+        return 1024.0 * int(kilobytes)
+    except (OSError, StopIteration, ValueError):
+        return float("inf")
