@@ -27,23 +27,14 @@ constexpr int kLongBlocks = 528;       // four for each multiprocessor of an H20
 // Of the exponent, base 2: the blend rounds otherwise than this test does and must not find a splat missing.
 constexpr float kMargin = 1e-3f;
 
-// The tiles of a splat's bounding box.
+// The tiles of a splat's bounding box, and what the test of each of them needs.
 struct Reach {
     int left, top, columns, rows;
+    float x, y;
+    Conic<float> conic;
+    float slope_x, slope_y, least;  // exponent below which alpha is too small
     __device__ int count() const { return columns * rows; }
 };
-
-// What decides where a splat is drawn.
-struct Splat {
-    float x, y, a, b, c, opacity;
-};
-
-__device__ Splat load_splat(const float* splats, int64_t index) {
-    const auto* words = reinterpret_cast<const float4*>(splats + index * kSplatFloats);
-    const float4 first = words[0];
-    const float2 second = *reinterpret_cast<const float2*>(words + 1);
-    return {first.x, first.y, first.z, first.w, second.x, second.y};
-}
 
 // First and past the last tile of those whose pixels' centres lie within `half` of `middle`.
 __device__ int2 tile_range(float middle, float half, int tiles) {
@@ -52,24 +43,34 @@ __device__ int2 tile_range(float middle, float half, int tiles) {
     return {int(fminf(fmaxf(first, 0.0f), float(tiles))), int(fminf(fmaxf(end, 0.0f), float(tiles)))};
 }
 
-// Not inlined, so that counting and filling run the same instructions and agree to the last bit.
-__device__ __noinline__ Reach reach_of(Splat splat, float depth, int columns, int rows) {
-    const float values[6]{splat.x, splat.y, splat.a, splat.b, splat.c, splat.opacity};
+// This and the next are not inlined, so that counting and filling run the same instructions and agree to the last bit.
+__device__ __noinline__ Reach reach_of(const float* splat, int columns, int rows) {
+    const auto* words = reinterpret_cast<const float4*>(splat);
+    const float4 first = words[0], second = words[1];
+    const float values[6]{first.x, first.y, first.z, first.w, second.x, second.y}, depth = splat[9];
     SplatShape<float> shape;
-    if (!make_splat_shape(values, shape) || !isfinite(splat.x + splat.y + depth)) return {0, 0, 0, 0};
+    Reach reach{};
+    if (!make_splat_shape(values, shape) || !isfinite(first.x + first.y + depth)) return reach;
     const int2 across = tile_range(shape.x, shape.half_width, columns),
                down = tile_range(shape.y, shape.half_height, rows);
-    return {across.x, down.x, max(across.y - across.x, 0), max(down.y - down.x, 0)};
+    reach = {across.x, down.x, max(across.y - across.x, 0), max(down.y - down.x, 0), shape.x, shape.y};
+    constexpr float kScale = -1.44269504f;
+    const float a = values[2], b = values[3], c = values[4];
+    reach.conic = {0.5f * kScale * a, kScale * b, 0.5f * kScale * c};
+    reach.slope_x = -b / a;
+    reach.slope_y = -b / c;
+    reach.least = config::kLog2AlphaCutoff - kMargin - shape.log2_opacity;
+    return reach;
 }
 
-__device__ __noinline__ bool reaches(Splat splat, int column, int row) {
-    constexpr float kScale = -1.44269504f;
-    const Conic<float> conic{0.5f * kScale * splat.a, kScale * splat.b, 0.5f * kScale * splat.c};
-    const float slope_x = -0.5f * conic.b / conic.a, slope_y = -0.5f * conic.b / conic.c;
-    const float exponent =
-        largest_exponent(conic, slope_x, slope_y, float(column * kTileSize) + 0.5f - splat.x,
-                         float(row * kTileSize) + 0.5f - splat.y, float(kTileSize - 1), float(kTileSize - 1));
-    return exponent + log2f(splat.opacity) >= config::kLog2AlphaCutoff - kMargin;
+__device__ __noinline__ bool reaches(float left, float top, Conic<float> conic, float slope_x, float slope_y,
+                                     float least) {
+    return largest_exponent(conic, slope_x, slope_y, left, top, float(kTileSize - 1), float(kTileSize - 1)) >= least;
+}
+
+__device__ bool reaches(const Reach& reach, int column, int row) {
+    return reaches(float(column * kTileSize) + 0.5f - reach.x, float(row * kTileSize) + 0.5f - reach.y, reach.conic,
+                   reach.slope_x, reach.slope_y, reach.least);
 }
 
 // Exclusive sums over the threads of a block of kWarps * 32; `all` becomes the sum of all.
@@ -117,23 +118,19 @@ __global__ void __launch_bounds__(kThreads) bin_kernel(const __grid_constant__ R
         if (overflow) return;
         if (present) s.splat_slots[index] = base = s.block_slots[blockIdx.x] + s.splat_slots[index];
     }
-    Splat splat{};
-    float depth = 0;
-    if (present) {
-        splat = load_splat(s.splats, index);
-        depth = s.splats[index * kSplatFloats + 9];
-    }
-    const Reach reach = reach_of(splat, depth, columns, rows);
+    const float* splat = s.splats + index * kSplatFloats;
+    const Reach reach = present ? reach_of(splat, columns, rows) : Reach{};
+    const uint32_t depth = kFill && present ? __float_as_uint(splat[9]) : 0;
     const uint32_t first_tile = present ? uint32_t(index / s.splats_per_frame) * uint32_t(columns * rows) : 0;
     const bool is_shared = reach.count() > kShared;
     uint32_t count = 0;
     if (!is_shared) {
         for (int row = reach.top; row < reach.top + reach.rows; ++row) {
             for (int column = reach.left; column < reach.left + reach.columns; ++column) {
-                if (!reaches(splat, column, row)) continue;
+                if (!reaches(reach, column, row)) continue;
                 const uint32_t tile = first_tile + uint32_t(row * columns + column);
                 if (kFill)
-                    append(s, tile, base + count, uint32_t(index), __float_as_uint(depth));
+                    append(s, tile, base + count, uint32_t(index), depth);
                 else
                     atomicAdd(s.tile_cursor + tile, 1u);
                 ++count;
@@ -143,17 +140,22 @@ __global__ void __launch_bounds__(kThreads) bin_kernel(const __grid_constant__ R
     for (unsigned left = __ballot_sync(kAllLanes, is_shared); left; left &= left - 1) {
         const int owner = __ffs(int(left)) - 1;
         const auto of_owner = [&](auto value) { return __shfl_sync(kAllLanes, value, owner); };
-        const Splat its{of_owner(splat.x), of_owner(splat.y), of_owner(splat.a),
-                        of_owner(splat.b), of_owner(splat.c), of_owner(splat.opacity)};
-        const int its_left = of_owner(reach.left), its_top = of_owner(reach.top), its_columns = of_owner(reach.columns),
-                  area = of_owner(reach.count());
-        const uint32_t its_tile = of_owner(first_tile), its_base = of_owner(base),
-                       its_depth = of_owner(__float_as_uint(depth));
+        const Reach its{of_owner(reach.left),
+                        of_owner(reach.top),
+                        of_owner(reach.columns),
+                        of_owner(reach.rows),
+                        of_owner(reach.x),
+                        of_owner(reach.y),
+                        {of_owner(reach.conic.a), of_owner(reach.conic.b), of_owner(reach.conic.c)},
+                        of_owner(reach.slope_x),
+                        of_owner(reach.slope_y),
+                        of_owner(reach.least)};
+        const uint32_t its_tile = of_owner(first_tile), its_base = of_owner(base), its_depth = of_owner(depth);
         const auto its_index = uint32_t(of_owner(uint32_t(index)));
         uint32_t found = 0;
-        for (int i = int(lane); i - int(lane) < area; i += 32) {
-            const int row = its_top + i / its_columns, column = its_left + i % its_columns;
-            const bool here = i < area && reaches(its, column, row);
+        for (int i = int(lane); i - int(lane) < its.count(); i += 32) {
+            const int row = its.top + i / its.columns, column = its.left + i % its.columns;
+            const bool here = i < its.count() && reaches(its, column, row);
             const uint32_t lanes = __ballot_sync(kAllLanes, here);
             if (here) {
                 const uint32_t tile = its_tile + uint32_t(row * columns + column);
