@@ -1,0 +1,38 @@
+"""What operations on pictures share: backgrounds that are broadcast, pixels that are read as one vector."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from being_rt.errors import InvalidParameterError
+from being_rt.ops.native import check
+
+VECTOR_BYTES = 16
+
+
+def check_background(operation: str, background: Tensor, like: Tensor) -> None:
+    """Check that a background is [B or 1, H or 1, W or 1, 3], of the dtype of ``like`` [B, H, W, ...].
+
+    Raises:
+        InvalidParameterError: it is not.
+    """
+    check(operation, "background", background, (-1, -1, -1, 3), like.dtype)
+    if any(size not in (1, whole) for size, whole in zip(background.shape[:3], like.shape[:3], strict=True)):
+        wanted = ", ".join(f"{whole} or 1" if whole != 1 else "1" for whole in like.shape[:3])
+        raise InvalidParameterError(f"{operation}: background must be [{wanted}, 3], got {list(background.shape)}")
+
+
+def background_arguments(background: Tensor) -> dict[str, Tensor | int]:
+    """A checked background as the native core takes it (csrc/training/background.h)."""
+    return {
+        "background": background,
+        "background_stride_picture": background.stride(0) if background.shape[0] > 1 else 0,
+        "background_stride_row": background.stride(1) if background.shape[1] > 1 else 0,
+        "background_stride_column": background.stride(2) if background.shape[2] > 1 else 0,
+    }
+
+
+def whole_vectors(pixels: Tensor) -> Tensor:
+    """The tensor itself, or a copy where it is not contiguous or its address is not a multiple of 16 bytes."""
+    pixels = pixels.contiguous()
+    return pixels if pixels.data_ptr() % VECTOR_BYTES == 0 else pixels.clone()
