@@ -7,10 +7,9 @@
 
 namespace being::training {
 
-// Relative error below 2e-7 where the result is a normal float; what would be less than 2^-126 is 2^-126, more than
-// 2^127 is 2^127.
+// x at most 127; relative error below 2e-7, and what would be less than 2^-126 is 2^-126.
 inline float vectorisable_power_of_two(float x) {
-    const float clamped = x < -126.0f ? -126.0f : x > 127.0f ? 127.0f : x;
+    const float clamped = x > -126.0f ? x : -126.0f;
     // Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the float, and zeros above them but for what the
     // shift by 23 drops.
     const float shifted = clamped + 12582912.0f;

@@ -9,6 +9,13 @@
 #include "csrc/training/power_of_two.h"
 #include "csrc/training/tile_lists.h"
 
+// GCC unrolls a loop of a few iterations before it looks for vectors, and finds none then.
+#if defined(__GNUC__) && !defined(__clang__)
+#define BEING_VECTOR_LOOP _Pragma("GCC unroll 1")
+#else
+#define BEING_VECTOR_LOOP
+#endif
+
 namespace being::training {
 namespace {
 
@@ -90,6 +97,18 @@ void for_each_run(const SplatShape<Real>& shape, const Place& place, const Use& 
     }
 }
 
+// Alpha of a run's pixels before its limits. A loop by itself: in one with what follows, GCC finds that the bounds of
+// the power decide what is drawn, and makes branches of both instead of vectors.
+template <class Real>
+void alpha_of_run(const SplatShape<Real>& shape, Real across, Real row, Real* alpha) {
+    const Real a = shape.a;
+    BEING_VECTOR_LOOP
+    for (int k = 0; k < kRun; ++k) {
+        const Real u = across + Real(k);
+        alpha[k] = vectorisable_power_of_two(fused(a * u, u, row));
+    }
+}
+
 template <class Real>
 bool all_finished(const Pixels<Real>& transmittance, Real stop) {
     Real most = 0;
@@ -118,11 +137,12 @@ struct TileSums {
 template <class Real>
 void blend_run(const Drawn<Real>& splat, Real stop, Real across, Real row, int first, TileSums<Real>& sums) {
     const Real red = splat.red, green = splat.green, blue = splat.blue, depth = splat.depth;
-    const SplatShape<Real> shape = splat.shape;
+    alignas(64) Real alpha[kRun];
+    alpha_of_run(splat.shape, across, row, alpha);
+    BEING_VECTOR_LOOP
     for (int k = 0; k < kRun; ++k) {
         Real& transmittance = sums.transmittance[first + k];
-        const Real alpha = vectorisable_power_of_two(shape.exponent(across + Real(k), row));
-        const Real drawn = drawn_alpha(alpha, transmittance, stop), weight = transmittance * drawn;
+        const Real drawn = drawn_alpha(alpha[k], transmittance, stop), weight = transmittance * drawn;
         sums.red[first + k] += weight * red;
         sums.green[first + k] += weight * green;
         sums.blue[first + k] += weight * blue;
@@ -166,15 +186,16 @@ template <class Real>
 void gradient_of_run(const Drawn<Real>& splat, Real stop, Real across, Real dy, Real row, int first,
                      TileGradients<Real>& tile, ColumnSums<Real>& sums, int column) {
     const Real red = splat.red, green = splat.green, blue = splat.blue, depth = splat.depth;
-    const SplatShape<Real> shape = splat.shape;
+    alignas(64) Real alpha[kRun];
+    alpha_of_run(splat.shape, across, row, alpha);
+    BEING_VECTOR_LOOP
     for (int k = 0; k < kRun; ++k) {
         const int i = first + k, x = column + k;
         const Real transmittance = tile.transmittance[i];
-        const Real alpha = vectorisable_power_of_two(shape.exponent(across + Real(k), row));
-        const Real drawn = drawn_alpha(alpha, transmittance, stop), weight = transmittance * drawn;
+        const Real drawn = drawn_alpha(alpha[k], transmittance, stop), weight = transmittance * drawn;
         const Real seen = tile.red[i] * red + tile.green[i] * green + tile.blue[i] * blue + tile.depth[i] * depth;
         const Real behind = tile.behind[i] - weight * seen;
-        const Real w = log_alpha_gradient(alpha, drawn, transmittance, seen, behind);
+        const Real w = log_alpha_gradient(alpha[k], drawn, transmittance, seen, behind);
         sums.w[x] += w;
         sums.wy[x] += w * dy;
         sums.wyy[x] += w * dy * dy;

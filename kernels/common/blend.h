@@ -42,7 +42,7 @@ BEING_HD inline bool make_splat_shape(const Real* splat, SplatShape<Real>& shape
     shape.a = a * scale;
     shape.shear = b / a;
     shape.rest = Real(determinant / double(a)) * scale;
-    shape.log2_opacity = log_two(opacity);
+    shape.log2_opacity = smaller(log_two(opacity), Real(100.0f));  // opacities above 1 are clamped as alphas
     // d^T Q d <= r^2 reaches r sqrt(c / det Q) across and r sqrt(a / det Q) down; a little more, for rounding.
     const Real radius_squared = visible_radius_squared(shape.log2_opacity) + Real(1e-4f);
     shape.half_width = root(radius_squared * Real(double(c) / determinant));
