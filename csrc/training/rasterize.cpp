@@ -19,10 +19,10 @@
 namespace being::training {
 namespace {
 
-constexpr int kPixels = kTileSide * kTileSide;
+constexpr int kPixels = kCpuTileSize * kCpuTileSize;
 constexpr int kRun = 8;           // pixels that are computed or skipped together: two registers of floats
 constexpr int kEndInterval = 32;  // splats after which a tile looks whether all of its pixels are finished
-static_assert(kTileSide % kRun == 0);
+static_assert(kCpuTileSize % kRun == 0);
 
 template <class Real>
 using Pixels = Real[kPixels];
@@ -49,16 +49,17 @@ FrameLists<Real> lists_of_frames(const RasterizeStage<Real>& s) {
 
 template <class Real, class Work>
 void for_each_tile(const RasterizeStage<Real>& s, const Work& work) {
-    const int columns = (s.width + kTileSide - 1) / kTileSide, rows = (s.height + kTileSide - 1) / kTileSide;
+    const int columns = (s.width + kCpuTileSize - 1) / kCpuTileSize,
+              rows = (s.height + kCpuTileSize - 1) / kCpuTileSize;
     const int64_t tiles = int64_t(columns) * rows;
     parallel_for(s.frames * tiles, 4, [&](int64_t i) {
         Place place{int(i / tiles), int(i % tiles), 0, 0, 0, 0, 0, 0};
         place.column = place.tile % columns;
         place.row = place.tile / columns;
-        place.left = place.column * kTileSide;
-        place.top = place.row * kTileSide;
-        place.across = std::min(kTileSide, s.width - place.left);
-        place.down = std::min(kTileSide, s.height - place.top);
+        place.left = place.column * kCpuTileSize;
+        place.top = place.row * kCpuTileSize;
+        place.across = std::min(kCpuTileSize, s.width - place.left);
+        place.down = std::min(kCpuTileSize, s.height - place.top);
         work(place);
     });
 }
@@ -68,7 +69,7 @@ template <class Real, class Use>
 void for_each_pixel(const RasterizeStage<Real>& s, const Place& place, const Use& use) {
     for (int y = 0; y < place.down; ++y)
         for (int x = 0; x < place.across; ++x)
-            use(y * kTileSide + x,
+            use(y * kCpuTileSize + x,
                 ((size_t(place.frame) * s.height + place.top + y) * s.width + place.left + x) * kSumFloats);
 }
 
@@ -76,7 +77,7 @@ void for_each_pixel(const RasterizeStage<Real>& s, const Place& place, const Use
 template <class Real>
 void clear_transmittance(const Place& place, Pixels<Real>& transmittance) {
     for (int i = 0; i < kPixels; ++i)
-        transmittance[i] = Real(i % kTileSide < place.across && i / kTileSide < place.down ? 1 : 0);
+        transmittance[i] = Real(i % kCpuTileSize < place.across && i / kCpuTileSize < place.down ? 1 : 0);
 }
 
 // use(first pixel of the run, dx of that pixel, dx + shear dy of it, dy, the row's part of the exponent) for every run
@@ -89,10 +90,10 @@ void for_each_run(const SplatShape<Real>& shape, const Place& place, const Use& 
     const int end = int(std::min(Real(place.down), std::floor(shape.half_height - top) + 1));
     for (int y = begin; y < end; ++y) {
         const Real dy = top + Real(y), row = shape.row(dy), first = fused(shape.shear, dy, dx);
-        for (int x = 0; x < kTileSide; x += kRun) {
+        for (int x = 0; x < kCpuTileSize; x += kRun) {
             const Real across = first + Real(x),
                        nearest = std::max(std::max(across, -across - Real(kRun - 1)), Real(0));
-            if (shape.exponent(nearest, row) >= lowest) use(y * kTileSide + x, x, across, dy, row);
+            if (shape.exponent(nearest, row) >= lowest) use(y * kCpuTileSize + x, x, across, dy, row);
         }
     }
 }
@@ -178,8 +179,8 @@ void load_gradients(const RasterizeStage<Real>& s, const Place& place, TileGradi
 // Sums over the rows of a tile, for each of its columns: dx is known per column, so moments in x can wait.
 template <class Real>
 struct ColumnSums {
-    alignas(64) Real w[kTileSide], wy[kTileSide], wyy[kTileSide];
-    Real red[kTileSide], green[kTileSide], blue[kTileSide], depth[kTileSide];
+    alignas(64) Real w[kCpuTileSize], wy[kCpuTileSize], wyy[kCpuTileSize];
+    Real red[kCpuTileSize], green[kCpuTileSize], blue[kCpuTileSize], depth[kCpuTileSize];
 };
 
 template <class Real>
@@ -211,7 +212,7 @@ void gradient_of_run(const Drawn<Real>& splat, Real stop, Real across, Real dy, 
 template <class Real>
 SplatSums<Real> sum_of_columns(const ColumnSums<Real>& columns, Real dx) {
     SplatSums<Real> sums{};
-    for (int x = 0; x < kTileSide; ++x) {
+    for (int x = 0; x < kCpuTileSize; ++x) {
         const Real d = dx + Real(x);
         sums.w += columns.w[x];
         sums.wx += columns.w[x] * d;

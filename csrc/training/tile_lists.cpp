@@ -15,8 +15,8 @@ template <class Real>
 bool tile_range(Real centre, Real half, int pixels, int& first, int& last) {
     const Real low = std::ceil(centre - half - Real(0.5)), high = std::floor(centre + half - Real(0.5));
     if (!(low <= high && low <= Real(pixels - 1) && high >= 0)) return false;
-    first = int(std::max(low, Real(0))) / kTileSide;
-    last = int(std::min(high, Real(pixels - 1))) / kTileSide;
+    first = int(std::max(low, Real(0))) / kCpuTileSize;
+    last = int(std::min(high, Real(pixels - 1))) / kCpuTileSize;
     return true;
 }
 
@@ -38,8 +38,8 @@ bool make_drawn(const Real* splat, int width, int height, Drawn<Real>& drawn) {
 template <class Real>
 TileLists<Real> make_tile_lists(const Real* splats, int count, int width, int height) {
     TileLists<Real> lists;
-    lists.columns = (width + kTileSide - 1) / kTileSide;
-    lists.rows = (height + kTileSide - 1) / kTileSide;
+    lists.columns = (width + kCpuTileSize - 1) / kCpuTileSize;
+    lists.rows = (height + kCpuTileSize - 1) / kCpuTileSize;
     lists.entries = 0;
     lists.begin.assign(size_t(lists.columns) * lists.rows + 1, 0);
     lists.drawn.reserve(size_t(count));

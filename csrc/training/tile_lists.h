@@ -9,7 +9,7 @@
 namespace being::training {
 
 // px. Tiles of 8 px took the same time, with up to four times the entries, each of which has its sums in backward.
-constexpr int kTileSide = 16;
+constexpr int kCpuTileSize = 16;
 
 // A splat that is on the picture.
 template <class Real>
