@@ -80,8 +80,8 @@ void clear_transmittance(const Place& place, Pixels<Real>& transmittance) {
         transmittance[i] = Real(i % kCpuTileSize < place.across && i / kCpuTileSize < place.down ? 1 : 0);
 }
 
-// use(first pixel of the run, dx of that pixel, dx + shear dy of it, dy, the row's part of the exponent) for every run
-// of pixels of the tile that the splat may reach.
+// use(first pixel of the run, its column, dx + shear dy of it, dy, the row's part of the exponent) for every run of
+// pixels of the tile that the splat may reach.
 template <class Real, class Use>
 void for_each_run(const SplatShape<Real>& shape, const Place& place, const Use& use) {
     const Real lowest = Real(config::kLog2AlphaCutoff - 1e-4f);
