@@ -761,7 +761,7 @@ def seam_mask(
 
     The seam is an ellipsoid, ``Sigma = r^2 / 2 (I - a a^T) + h^2 a a^T``, carried by the mean of the global and the
     neck joint's transforms, projected as a Gaussian without dilation; ``1 - smoothstep(1, 2, m)`` of the Mahalanobis
-    distance m.
+    distance m. 0 everywhere where the radius is 0: there is no seam then.
 
     Args:
         seam: in the rest pose.
@@ -781,7 +781,7 @@ def seam_mask(
     root = seam.radius / math.sqrt(2) * (torch.eye(3, dtype=dtype) - along) + seam.half_height * along
     rotation = world_to_camera[:3, :3]
     point = rotation @ centre + world_to_camera[:3, 3]
-    if point[2] < NEAR:
+    if point[2] < NEAR or seam.radius == 0:
         return torch.zeros(height, width, dtype=dtype)
     focal = intrinsics.diagonal()[:2]
     slope = point[:2] / point[2]

@@ -91,7 +91,7 @@ class Seam:
 
     centre: Float32  # [3] metres, rest pose, FLAME space
     axis: Float32  # [3] unit, rest pose, along the neck, upwards
-    radius: float  # metres, of the ring
+    radius: float  # metres, of the ring; 0: no gaps are filled
     half_height: float  # metres, half height of the band along the axis
     depth_softness: float  # metres of depth difference over which head and torso swap order
     head_band: Int32  # indices of head Gaussians whose colour the torso is matched to

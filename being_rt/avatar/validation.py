@@ -164,7 +164,9 @@ def _check_gaussians(layer: str, tensors: dict[str, NDArray[Any]]) -> None:
 
 
 def _check_seam(seam: Seam) -> None:
-    for name in ("radius", "half_height", "depth_softness"):
+    if not 0 <= seam.radius <= 10:
+        raise InvalidParameterError(f"seam.radius must lie in [0, 10] metres, got {seam.radius}")
+    for name in ("half_height", "depth_softness"):
         if not 0 < getattr(seam, name) <= 10:
             raise InvalidParameterError(f"seam.{name} must lie in (0, 10] metres, got {getattr(seam, name)}")
     if abs(float(np.linalg.norm(seam.axis)) - 1) > SUM_TOLERANCE:

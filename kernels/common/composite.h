@@ -67,9 +67,9 @@ BEING_HD inline SeamEllipse make_seam_ellipse(const Vector3<Real>& centre, const
     const Vector3<Real> third = cross(axis, across);
     const Real r = radius * Real(0.70710678118654752);
     const Symmetric2<Real> s = project_covariance({across * r, third * r, axis * half_height}, centre, camera);
+    if (!(s.determinant > 0)) return seam;  // a ring of radius 0, too: there is no seam then
     seam.x = float(Real(camera.fx) * centre.x / centre.z + Real(camera.cx));
     seam.y = float(Real(camera.fy) * centre.y / centre.z + Real(camera.cy));
-    if (!(s.determinant > 0)) return seam;
     seam.a = float(s.c / s.determinant);
     seam.b = float(-s.b / s.determinant);
     seam.c = float(s.a / s.determinant);
