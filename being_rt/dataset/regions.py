@@ -49,7 +49,7 @@ def face_regions(rig: Rig) -> dict[str, Int32]:
     between = (eyes[0] + eyes[1]) / 2
     unit = float(np.linalg.norm(eyes[0] - eyes[1]))  # 6 cm in an adult
     relative = (vertices - between) / unit
-    mouth = _mouth(relative, (_lips(rig, vertices) - between) / unit)
+    mouth = _mouth(relative, _lips(rig, relative))
     scalp, neck = _scalp(relative), _neck(relative, weights)
     masks = {
         "mouth": mouth,
@@ -114,7 +114,7 @@ def _eye(vertices: Float64, weight: Float32) -> Float64:
 
 
 def _lips(rig: Rig, vertices: Float64) -> Float64:
-    """Points along the lips [n, 3]: landmarks, or else where skin that follows the jaw touches skin that does not."""
+    """On vertices in units of the distance between the eyes: points along the lips [n, 3]: landmarks, or else where skin that follows the jaw touches skin that does not."""
     known = [
         on_surface(vertices, rig.faces, (rig.landmarks[name][0][part], rig.landmarks[name][1][part]))
         for name, part in _LIP_LANDMARKS
@@ -133,8 +133,8 @@ def _lips(rig: Rig, vertices: Float64) -> Float64:
     )
     closest = squared.min(1)
     # Lips at rest are within a millimetre or two of each other; elsewhere the weight changes over centimetres.
-    touching = vertices[lower][closest < max(4e-6, 4 * float(np.quantile(closest, 0.01)))]
-    front = touching[:, 2] > touching[:, 2].max() - 0.03
+    touching = vertices[lower][closest < max(1e-3, 4 * float(np.quantile(closest, 0.01)))]
+    front = touching[:, 2] > touching[:, 2].max() - 0.5
     return touching[front]
 
 

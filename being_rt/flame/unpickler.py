@@ -100,9 +100,19 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
                 raise ModelFileError(f"{path} is too large for a FLAME file: more than {FILE_LIMIT >> 20} MB")
             data = stream.read()
         try:
-            return _Machine().run(data)
+            return parse_pickle(data)
         except ModelFileError as problem:
             raise ModelFileError(f"{path}: {problem}") from None
+
+
+def parse_pickle(data: bytes) -> Any:
+    """As :func:`read_pickle`, of a pickle in memory: one that lies inside another file.
+
+    Raises:
+        ModelFileError: it names a class or function that array files do not need.
+        Exception: of any type, where it is damaged.
+    """
+    return _Machine().run(data)
 
 
 @dataclass
