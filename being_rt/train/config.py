@@ -29,9 +29,11 @@ class LearningRates:
 
     position: float = 1.6e-4
     position_end: float = 1.6e-6
-    """Positions decay exponentially to this, as in 3DGS, and with them the position channels of the bases."""
+    """Positions decay exponentially to this, as in 3DGS."""
     position_until: float = 1.0
     """Share of the run by which that end is reached."""
+    end: float = 0.1
+    """Share of their rate that all others have left at the end of the run, after an exponential decay."""
     rotation: float = 1e-3
     log_scale: float = 5e-3
     opacity: float = 2.5e-2

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from being_rt.avatar.avatar import Camera
+from being_rt.flame.params import FlameParams
+from being_rt.reference import FRUSTUM_MARGIN
 
 
 class Frames(NamedTuple):
@@ -23,3 +30,44 @@ class Frames(NamedTuple):
     intrinsics: Tensor  # [B, 6] fx, fy, cx, cy px of this crop; limit_x, limit_y
     size: tuple[int, int]  # width, height px
     background: Tensor  # [B or 1, 1 or H, 1 or W, 3] sRGB 0..1
+
+    @classmethod
+    def of(
+        cls,
+        params: FlameParams,
+        camera: Camera,
+        background: NDArray[np.uint8] | tuple[float, float, float] = (0.0, 0.0, 0.0),
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Frames:
+        """Whole frames of one camera, one per row of ``params``.
+
+        Args:
+            params: T rows; T becomes B.
+            camera: at the size to draw.
+            background: uint8 [H, W, 3] of that size, or a colour 0..1.
+
+        Example::
+
+            picture = model.render(Frames.of(dataset.params[:4], dataset.cameras[0]))
+        """
+
+        def tensor(values: Any) -> Tensor:
+            return torch.tensor(np.ascontiguousarray(values), device=device, dtype=dtype)
+
+        count = len(params)
+        k = camera.intrinsics.astype(np.float64)
+        limits = FRUSTUM_MARGIN * np.array(camera.size) / (2 * k[[0, 1], [0, 1]])
+        intrinsics = np.concatenate([k[[0, 1, 0, 1], [0, 1, 2, 2]], limits])
+        joints = np.concatenate([params.rotation, params.neck, params.jaw, params.eyes], axis=1).reshape(count, 5, 3)
+        plate = tensor(background) / 255 if isinstance(background, np.ndarray) else tensor(background).expand(1, 1, 3)
+        return cls(
+            expression=tensor(params.expression),
+            axis_angles=tensor(joints),
+            eyelids=tensor(params.eyelids),
+            translation=tensor(params.translation),
+            world_to_camera=tensor(np.broadcast_to(camera.world_to_camera[:3], (count, 3, 4))),
+            intrinsics=tensor(np.broadcast_to(intrinsics, (count, 6))),
+            size=camera.size,
+            background=plate[None],
+        )

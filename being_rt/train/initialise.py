@@ -1,0 +1,202 @@
+"""An avatar before the first step: where its Gaussians are, and what colour they have in the frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from being_rt.dataset import Dataset
+from being_rt.errors import InvalidParameterError
+from being_rt.train.adaptive import DORMANT_LOGIT
+from being_rt.train.config import ModelConfig
+from being_rt.train.frames import Frames
+from being_rt.train.mouth import mouth_seeds
+from being_rt.train.networks import anchor_network, point_network
+from being_rt.train.surface import Part, Seeds, Surface, face_seeds, hair_seeds, skin_seeds
+from being_rt.train.torso import torso_seeds
+
+if TYPE_CHECKING:
+    from being_rt.train.model import AvatarModel
+
+_LIMIT_FACTOR = {Part.SKIN: 1.0, Part.LIP: 0.3, Part.LID: 0.3, Part.EYE: 0.3, Part.MOUTH: 1.0, Part.HAIR: 3.0}
+_ROOM = 2.0  # times its first size that a Gaussian may grow at least
+_TORSO_LIMIT = 0.016  # metres
+_LEAST_WEIGHT = 0.1  # pixels that a Gaussian must have covered, over all frames, for their colour to be its own
+_KNOWN = 4096  # Gaussians of known colour among which unseen ones look for the nearest
+_CHUNK = 2  # frames drawn at a time
+
+
+def initial_tensors(config: ModelConfig, dataset: Dataset, seed: int) -> dict[str, Tensor]:
+    """All tensors of a model by name, on the CPU. Raises as ``AvatarModel.create``."""
+    train = dataset.split("train")
+    if not (dataset.camera_index[train] == 0).any():
+        raise InvalidParameterError(f"data set {dataset.name!r} has no training frame of its first camera")
+    generator = torch.Generator().manual_seed(seed)
+    surface = Surface.of(dataset.rig)
+    seeds, alive = _head_seeds(config, surface, generator)
+    tensors = _head_tensors(config, surface, seeds, alive)
+    if config.network == "anchors":
+        tensors |= anchor_network(config, surface, seeds, generator)
+    elif config.network == "points":
+        tensors |= point_network(config, surface, seeds, generator)
+    torso = torso_seeds(dataset, surface, config.torso_gaussians, config.initial_scale, generator)
+    count = len(torso.position)
+    tensors |= {
+        "torso.position": torso.position,
+        "torso.rotation": torch.tensor([1.0, 0, 0, 0]).repeat(count, 1),
+        "torso.log_scale": torso.scale.log(),
+        "torso.opacity_logit": _logit(config.initial_opacity).repeat(count),
+        "torso.colour": torso.colour.clamp(0, 1),
+        "torso.skinning_logit": torso.weights.log(),
+        "torso.scale_limit": (_ROOM * torso.scale.amax(1) if count else torch.zeros(0)).clamp(min=_TORSO_LIMIT),
+    }
+    if config.learning_rates.template:
+        tensors["rig.template"] = torch.tensor(dataset.rig.template)
+    return tensors
+
+
+def _head_seeds(config: ModelConfig, surface: Surface, generator: torch.Generator) -> tuple[Seeds, int]:
+    """Seeds of the whole head, and how many of them, the first ones, are there from the start."""
+    alive = max(1, round(config.initial_share * config.head_gaussians))
+    scale, opacity = config.initial_scale, config.initial_opacity
+    if config.face_scaled:
+        skin = face_seeds(surface, alive, scale, opacity, generator)
+    else:
+        skin = skin_seeds(surface, alive, scale, opacity, config.facing_fade, generator)
+    groups = [skin]
+    if config.mouth_gaussians:
+        groups.append(mouth_seeds(surface, config.mouth_gaussians, scale, opacity, generator))
+    if config.hair_gaussians:
+        groups.append(hair_seeds(surface, config.hair_gaussians, scale, opacity, config.hair_height, generator))
+    present = sum(len(group.face) for group in groups)
+    groups.append(skin_seeds(surface, config.head_gaussians - alive, scale, opacity, config.facing_fade, generator))
+    return Seeds.concatenate(groups), present
+
+
+def _head_tensors(config: ModelConfig, surface: Surface, seeds: Seeds, alive: int) -> dict[str, Tensor]:
+    limits = config.regularisation
+    count = len(seeds.face)
+    position, log_scale = seeds.position, seeds.scale.log()
+    tensors = {}
+    if config.face_scaled:
+        unit = (2 * surface.area[seeds.face]).sqrt()[:, None]
+        position, log_scale = position / unit, log_scale - unit.log()
+        tensors["head.unit"] = unit
+    elif config.placement == "normal":
+        tensors["head.unit"] = torch.tensor([0.0, 0.0, 1.0]).repeat(count, 1)
+    factor = torch.tensor([_LIMIT_FACTOR[part] for part in Part])[seeds.part.long()]
+    room = _ROOM * log_scale.exp().amax(1)
+    logit = torch.logit(seeds.opacity)
+    logit[alive:] = DORMANT_LOGIT
+    return tensors | {
+        "head.position": position,
+        "head.rotation": seeds.rotation,
+        "head.log_scale": log_scale,
+        "head.opacity_logit": logit,
+        "head.colour": seeds.colour,
+        "head.face": seeds.face,
+        "head.barycentric": seeds.barycentric,
+        "head.facing": seeds.facing,
+        "head.part": seeds.part,
+        "head.home": position.clone(),
+        "head.limit": limits.position_limit * (factor if limits.regional else torch.ones(count)),
+        "head.scale_limit": room.clamp(min=limits.scale_limit)
+        if limits.regional
+        else torch.full((count,), limits.scale_limit),
+    }
+
+
+@torch.no_grad()
+def colours(model: AvatarModel, frames: Frames, images: Tensor) -> None:
+    """Give every Gaussian the mean colour of the pixels that it shows in, in place: two backward passes, no training.
+
+    A pixel is a sum of colours times weights, so the derivative of ``sum(picture * image)`` with respect to a colour is
+    the sum of its weights times the image, and that of ``sum(picture)`` the sum of its weights. Their quotient is the
+    initialisation of Li et al., "RGBAvatar", 2025. Unseen Gaussians take the colour of the nearest one
+    that is seen, but for those inside the mouth, which keep a typical one. Where images have an alpha channel, opacity
+    falls with the share of a Gaussian that lies outside the person.
+
+    Args:
+        model: as created.
+        frames: any number B of frames; a dozen, spread over the data, does.
+        images: uint8 [B, H, W, 3 or 4], straight alpha.
+
+    Raises:
+        InvalidParameterError: images of another shape or dtype than the frames'.
+    """
+    width, height = frames.size
+    count = len(frames.expression)
+    if images.dtype != torch.uint8 or images.shape[:3] != (count, height, width) or images.shape[3] not in (3, 4):
+        raise InvalidParameterError(
+            f"images must be uint8 [{count}, {height}, {width}, 3 or 4], got {images.dtype} {list(images.shape)}"
+        )
+    layers = [layer for layer in ("head", "torso") if model.count(layer)]
+    leaves = [model.tensors[f"{layer}.colour"] for layer in layers]
+    typical = [leaf.clone() for leaf in leaves]
+    for leaf in leaves:
+        leaf.fill_(0.5)  # away from where colours are clamped, where the derivative is 0
+    sums = [leaf.new_zeros(len(leaf), 6) for leaf in leaves]
+    for part, image in _chunks(frames, images.to(model.device)):
+        values = image.to(model.dtype) / 255
+        alpha = values[..., 3] if values.shape[3] == 4 else torch.ones_like(values[..., 0])
+        nothing = torch.zeros_like(alpha)
+        with torch.enable_grad():
+            picture = model.render(part)
+            weighted = torch.stack([*values[..., :3].unbind(-1), nothing], dim=-1)
+            covered = torch.stack([nothing + 1, alpha, nothing, nothing], dim=-1)
+            first = torch.autograd.grad(picture, leaves, weighted, retain_graph=True)
+            second = torch.autograd.grad(picture, leaves, covered)
+        for total, *gradients in zip(sums, first, second, strict=True):
+            total += torch.cat(gradients, dim=1)
+    for layer, leaf, start, total in zip(layers, leaves, typical, sums, strict=True):
+        weight = total[:, 3]
+        seen = weight >= _LEAST_WEIGHT
+        leaf.copy_((total[:, :3] / weight.clamp(min=_LEAST_WEIGHT)[:, None]).clamp(0, 1))
+        if layer == "head":
+            keeps = model.tensors["head.part"] == Part.MOUTH
+            leaf.copy_(torch.where((keeps & ~seen)[:, None], start, leaf))
+        else:
+            keeps = torch.zeros_like(seen)
+        _colour_unseen(leaf, _rest_places(model, layer), seen, ~seen & ~keeps)
+        inside = (total[:, 4] / weight.clamp(min=_LEAST_WEIGHT)).clamp(0.1, 1)
+        logit = model.tensors[f"{layer}.opacity_logit"]
+        lowered = torch.logit(torch.sigmoid(logit) * inside.square())
+        logit.copy_(torch.where(seen & (inside < 0.99), lowered, logit))
+
+
+def _chunks(frames: Frames, images: Tensor) -> Iterator[tuple[Frames, Tensor]]:
+    for start in range(0, len(images), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        batched = {n: getattr(frames, n)[rows].detach() for n in Frames._fields if n not in ("size", "background")}
+        background = frames.background[rows] if len(frames.background) > 1 else frames.background
+        yield frames._replace(**batched, background=background), images[rows]
+
+
+def _rest_places(model: AvatarModel, layer: str) -> Tensor:
+    if layer == "torso":
+        return model.tensors["torso.position"].detach()
+    t = model.tensors
+    surface = Surface.of(model.rig)
+    places = surface.places(
+        t["head.face"].cpu().long(),
+        t["head.barycentric"].detach().cpu().double(),
+        model.position("head").detach().cpu().double(),
+    )
+    return places.to(model.device, model.dtype)
+
+
+def _colour_unseen(colour: Tensor, place: Tensor, seen: Tensor, unseen: Tensor) -> None:
+    """Colours [N, 3] of ``unseen`` Gaussians from the nearest of up to 4096 seen ones, in place."""
+    known, wanting = torch.nonzero(seen)[:, 0], torch.nonzero(unseen)[:, 0]
+    if not len(known):
+        return
+    known = known[:: -(-len(known) // _KNOWN)]
+    for part in wanting.split(4096):
+        colour[part] = colour[known[torch.cdist(place[part], place[known]).argmin(1)]]
+
+
+def _logit(opacity: float) -> Tensor:
+    return torch.logit(torch.tensor(opacity, dtype=torch.float64))

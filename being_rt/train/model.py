@@ -1,0 +1,389 @@
+"""The avatar as something to train: leaf tensors, how they make a picture, and what is done to them between steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from being_rt.avatar.avatar import Avatar, Camera
+from being_rt.dataset import Dataset
+from being_rt.errors import InvalidParameterError
+from being_rt.flame.rig import Rig
+from being_rt.ops.binding import bind_head, bind_torso
+from being_rt.ops.compositing import composite, over
+from being_rt.ops.offsets import AnchorNetwork, anchor_latents, blend_offsets, point_offsets
+from being_rt.ops.projection import project
+from being_rt.ops.rasterization import Workspace, rasterize
+from being_rt.ops.skinning import RigTensors, skin
+from being_rt.train import regularise, schedule
+from being_rt.train.adaptive import adapt
+from being_rt.train.config import ModelConfig
+from being_rt.train.frames import Frames
+from being_rt.train.networks import POINT_OUTPUTS, channel_scale
+from being_rt.train.relocate import LayerStatistics, Statistics, relocate
+from being_rt.train.surface import Surface
+from being_rt.train.walk import Walk
+
+FORMAT_VERSION = 1
+LEAST_LOG_SCALE, LARGEST_LOG_SCALE = -12.0, -1.6  # 6 micrometres, 20 centimetres
+LARGEST_LOGIT = 12.0
+_INTEGERS = {"face": torch.int32, "facing": torch.uint8, "part": torch.uint8, "anchor_index": torch.int32}
+_SHARED = ("network.anchor_index", "network.anchor_weight", "network.basis", "network.encoding")  # rows of the head
+
+
+class Layers(NamedTuple):
+    """A batch on its way to the picture. B frames, N head and T torso Gaussians."""
+
+    picture: Tensor  # [B, H, W, 4] sRGB over the background, not clamped; alpha
+    offsets: Tensor | None  # [B, N, 13] of the offset network; None: rigid
+    head_bound: Tensor  # [B, N, 16]
+    torso_bound: Tensor | None  # [B, T, 16]; None: there is no torso
+    head_splats: Tensor  # [B, N, 12]; keeps its gradient
+    torso_splats: Tensor | None  # [B, T, 12]
+
+
+class AvatarModel:
+    """A head of Gaussians on a FLAME rig, an offset network, and a torso. Made by :meth:`create` or :meth:`from_state`.
+
+    ``tensors`` holds everything by name, ``parameters`` the leaves among it that are trained: "head.position",
+    "network.basis", "torso.skinning_logit" and so on. Positions are in the frame of the triangle for the head and in
+    the rest pose for the torso; scales are log metres, opacities logits. All tensors keep their addresses for as long
+    as the model lives, so that a captured CUDA graph stays valid.
+
+    Example::
+
+        model = AvatarModel.create(config.model, dataset, "cuda", seed=0)
+        colours(model, frames, images)
+        picture = model.render(frames)  # [B, H, W, 4], differentiable
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        rig: Rig,
+        tensors: Mapping[str, Tensor],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.config, self.rig = config, rig
+        self.device, self.dtype = torch.device(device), dtype
+        rates = schedule.learning_rates(config.learning_rates, tensors, 0.0)
+        self.tensors: dict[str, Tensor] = {}
+        for name, given in tensors.items():
+            tensor = given.detach().to(self.device, _INTEGERS.get(name.split(".")[1], dtype)).contiguous().clone()
+            self.tensors[name] = tensor.requires_grad_(_is_trained(name, config) and rates[name] > 0)
+        self.parameters = {name: tensor for name, tensor in self.tensors.items() if tensor.requires_grad}
+        self.progress = 0.0
+        self._rig_tensors = RigTensors.of(rig, self.device, dtype)
+        self._channel_scale = self._constant(channel_scale(config))
+        self._moved = self._constant(np.sign(channel_scale(config))[:POINT_OUTPUTS])
+        self._network_gate = self._constant(float(config.network_start == 0))
+        self.late = self._constant(0.0)
+        """0 before the late regularisers set in, 1 after."""
+        self.offset_units = self._constant(regularise.OFFSET_UNITS)
+        self._not_facing = torch.zeros(self.count("torso"), dtype=torch.uint8, device=self.device)
+        self._walk = None
+        if "head.barycentric" in self.parameters:
+            self._walk = Walk.over(Surface.of(rig), self.device, dtype)
+        self._last_reset = 0.0
+
+    @classmethod
+    def create(
+        cls,
+        config: ModelConfig,
+        dataset: Dataset,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> AvatarModel:
+        """A model of the person in a data set, grey but for its torso; see :func:`being_rt.train.initialise.colours`.
+
+        The same seed gives the same model, bit for bit, whatever the device.
+
+        Raises:
+            InvalidParameterError: the first camera has no training frame, or the rig is not that of a face.
+            DatasetError: a picture cannot be read.
+        """
+        from being_rt.train.initialise import initial_tensors
+
+        return cls(config, dataset.rig, initial_tensors(config, dataset, seed), device, dtype)
+
+    def count(self, layer: str) -> int:
+        """Number of Gaussians of "head" or "torso"."""
+        return len(self.tensors[f"{layer}.position"])
+
+    # ------------------------------------------------------------------------------------------------ the picture
+
+    def render(self, frames: Frames, workspaces: tuple[Workspace, Workspace] | None = None) -> Tensor:
+        """Draw a batch: [B, H, W, 4], colour over the background and alpha. Arguments: :meth:`layers`."""
+        return self.layers(frames, workspaces).picture
+
+    def layers(self, frames: Frames, workspaces: tuple[Workspace, Workspace] | None = None) -> Layers:
+        """Draw a batch and keep what lies between: skin, offsets, bind, project, rasterize, composite.
+
+        Args:
+            frames: the batch.
+            workspaces: of head and torso, for a CUDA graph; see :func:`being_rt.ops.rasterization.rasterize`.
+        """
+        t = self.tensors
+        head_room, torso_room = workspaces or (None, None)
+        rig = self._rig_tensors
+        if "rig.template" in t:
+            rig = rig._replace(template=t["rig.template"])
+        skinned = skin(rig, frames.expression, frames.axis_angles, frames.eyelids, frames.translation)
+        offsets = self._offsets(skinned.condition)
+        camera = (frames.world_to_camera, frames.intrinsics, self.config.antialiased)
+
+        head_bound = bind_head(
+            self.position("head"),
+            t["head.rotation"],
+            self.log_scale("head"),
+            t["head.opacity_logit"],
+            t["head.colour"],
+            offsets,
+            skinned.vertices,
+            rig.faces,
+            rig.face_frames,
+            t["head.face"],
+            t["head.barycentric"],
+        )
+        head_splats = _keep_gradient(project(head_bound, t["head.facing"], *camera))
+        head = rasterize(head_splats, frames.size, workspace=head_room)
+        if not self.count("torso"):
+            return Layers(over(head, frames.background), offsets, head_bound, None, head_splats, None)
+
+        torso_bound = bind_torso(
+            t["torso.position"],
+            t["torso.rotation"],
+            t["torso.log_scale"],
+            t["torso.opacity_logit"],
+            t["torso.colour"],
+            None,
+            self.torso_weights(),
+            skinned.transforms,
+            frames.translation,
+        )
+        torso_splats = _keep_gradient(project(torso_bound, self._not_facing, *camera))
+        torso = rasterize(torso_splats, frames.size, workspace=torso_room)
+        picture = composite(head, torso, self.config.depth_softness, frames.background)
+        return Layers(picture, offsets, head_bound, torso_bound, head_splats, torso_splats)
+
+    def _offsets(self, condition: Tensor) -> Tensor | None:
+        t = self.tensors
+        if self.config.network == "anchors":
+            latent = anchor_latents(self.anchor_network(), condition)
+            blended = blend_offsets(latent, t["network.anchor_index"], t["network.anchor_weight"], t["network.basis"])
+            return blended * self.channel_factors()
+        if self.config.network == "points":
+            layers = range(len(self.config.point_sizes) + 1)
+            weights, biases = ([t[f"network.point_{kind}_{k}"] for k in layers] for kind in ("weight", "bias"))
+            moved = point_offsets(t["network.encoding"], condition, weights, biases).tanh()
+            moved = moved * (self._moved * self._network_gate)
+            return torch.cat([moved, moved.new_zeros(*moved.shape[:2], 13 - POINT_OUTPUTS)], dim=2)
+        return None
+
+    def anchor_network(self) -> AnchorNetwork:
+        """The tensors that :func:`being_rt.ops.offsets.anchor_latents` takes."""
+        return AnchorNetwork(**{name: self.tensors[f"network.{name}"] for name in AnchorNetwork._fields})
+
+    def channel_factors(self) -> Tensor:
+        """Factors [13] on what the bases say, at this point of the run."""
+        return self._channel_scale * self._network_gate
+
+    def position(self, layer: str) -> Tensor:
+        """Positions [N, 3] in metres."""
+        unit = self.position_unit(layer)
+        position = self.tensors[f"{layer}.position"]
+        return position if unit is None else position * unit
+
+    def position_unit(self, layer: str) -> Tensor | None:
+        """What positions count in, [N, 3] or [N, 1] metres; 0 where they may not go; None: metres."""
+        return self.tensors.get(f"{layer}.unit")
+
+    def log_scale(self, layer: str) -> Tensor:
+        """Logarithms [N, 3] of standard deviations in metres."""
+        log_scale = self.tensors[f"{layer}.log_scale"]
+        return log_scale + self.tensors["head.unit"].log() if layer == "head" and self.config.face_scaled else log_scale
+
+    def scale(self, layer: str) -> Tensor:
+        """Standard deviations [N, 3] in metres, without gradients."""
+        return self.log_scale(layer).detach().exp()
+
+    def torso_weights(self) -> Tensor:
+        """Skinning weights [T, 3] of the torso."""
+        return torch.softmax(self.tensors["torso.skinning_logit"], dim=1)
+
+    # ------------------------------------------------------------------------------------------------ the training
+
+    def regularisation(self, layers: Layers) -> dict[str, Tensor]:
+        """Named scalar terms to add to the loss; weights are applied. See :mod:`being_rt.train.regularise`."""
+        return regularise.regularisation(self, layers)
+
+    def set_progress(self, progress: float) -> None:
+        """Say how far the run is, 0..1. Writes device tensors that a captured graph reads; call it between replays."""
+        self.progress = progress
+        weights = self.config.regularisation
+        self._network_gate.fill_(float(progress >= self.config.network_start))
+        self.late.fill_(float(weights.opacity > 0 and progress >= weights.opacity_start))
+
+    def learning_rates(self, progress: float) -> dict[str, float]:
+        """Rates of all parameters by name, at ``progress`` 0..1 of the run."""
+        return schedule.learning_rates(self.config.learning_rates, self.parameters, progress)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Bring parameters back to where they make sense after an update, in place; captured in a graph as it is."""
+        for name, tensor in self.parameters.items():
+            field = name.split(".", 1)[1]
+            if field == "rotation":
+                tensor.div_(tensor.norm(dim=1, keepdim=True).clamp(min=1e-12))
+            elif field == "colour":
+                tensor.clamp_(0, 1)
+            elif field == "opacity_logit":
+                tensor.clamp_(-LARGEST_LOGIT, LARGEST_LOGIT)
+            elif field == "log_scale" and not (self.config.face_scaled and name == "head.log_scale"):
+                tensor.clamp_(LEAST_LOG_SCALE, LARGEST_LOG_SCALE)
+            elif field == "log_scale":
+                tensor.clamp_(-6, 3)  # in sizes of triangles
+        if self._walk is not None:
+            t = self.tensors
+            self._walk.settle(t["head.face"], t["head.barycentric"], t["head.rotation"])
+
+    def new_statistics(self) -> Statistics:
+        """Empty statistics for :meth:`relocate`, on the model's device."""
+        return Statistics(
+            *(LayerStatistics.zeros(self.count(n), self.tensors["head.position"]) for n in ("head", "torso"))
+        )
+
+    def relocate(self, statistics: Statistics, generator: torch.Generator) -> dict[str, Tensor]:
+        """Densify as the configuration says, in place, and clear the statistics. Between replays of a graph.
+
+        Args:
+            statistics: of the steps since the last call.
+            generator: on the CPU; where Gaussians go is drawn from it.
+
+        Returns:
+            By parameter name the rows (int64) that have changed: an optimiser's moments are to be 0 there.
+        """
+        changed: dict[str, Tensor] = {}
+        if self.config.densification != "none":
+            if self.config.densification == "adaptive":
+                changed |= adapt(self, statistics.head, self._is_reset_due(), generator)
+            else:
+                changed |= relocate(self, "head", statistics.head, generator)
+            if self.count("torso"):
+                changed |= relocate(self, "torso", statistics.torso, generator)
+        statistics.clear()
+        return changed
+
+    def _is_reset_due(self) -> bool:
+        interval = self.config.reset_interval
+        if not interval or self.progress - self._last_reset < interval or self.progress > 1 - interval / 2:
+            return False
+        self._last_reset = self.progress
+        return True
+
+    def gaussian_rows(self, layer: str) -> dict[str, Tensor]:
+        """All tensors, trained or not, with a row for every Gaussian of a layer."""
+        shared = _SHARED if layer == "head" else ()
+        return {n: t for n, t in self.tensors.items() if n.startswith(f"{layer}.") or n in shared}
+
+    # ------------------------------------------------------------------------------------------------ files
+
+    def to_avatar(
+        self,
+        name: str,
+        camera: Camera,
+        background: NDArray[np.uint8],
+        licence: str = "",
+        consent: str = "",
+        metadata: Mapping[str, str] | None = None,
+    ) -> Avatar:
+        """The avatar that a renderer draws as :meth:`render` does.
+
+        Raises:
+            InvalidParameterError: a network per Gaussian, which the avatar format does not hold, or values that are not
+                finite.
+        """
+        from being_rt.train.export import to_avatar
+
+        return to_avatar(self, name, camera, background, licence, consent, dict(metadata or {}))
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All tensors, on the CPU, and what else there is, for JSON: what :meth:`load_state` takes."""
+        tensors = {name: tensor.detach().cpu().clone() for name, tensor in self.tensors.items()}
+        return tensors, {
+            "format_version": FORMAT_VERSION,
+            "preset": self.config.preset,
+            "progress": self.progress,
+            "last_reset": self._last_reset,
+        }
+
+    @torch.no_grad()
+    def load_state(self, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+        """Take the values of a state, in place. All of it or nothing.
+
+        Raises:
+            InvalidParameterError: it is of another configuration, or of a newer version.
+        """
+        version = description.get("format_version")
+        if version != FORMAT_VERSION:
+            raise InvalidParameterError(
+                f"the model's state has version {version!r}, this being_rt reads {FORMAT_VERSION}"
+            )
+        for name in sorted(self.tensors.keys() ^ tensors.keys()):
+            raise InvalidParameterError(
+                f"the model's state does not fit the configuration: {name!r} is in one of them only"
+            )
+        for name, tensor in self.tensors.items():
+            given = tensors[name]
+            if given.shape != tensor.shape or given.dtype != tensor.dtype:
+                raise InvalidParameterError(
+                    f"the model's state does not fit the configuration: {name} is {given.dtype} {list(given.shape)}, "
+                    f"expected {tensor.dtype} {list(tensor.shape)}"
+                )
+        for name, tensor in self.tensors.items():
+            tensor.copy_(tensors[name])
+        self._last_reset = float(description["last_reset"])
+        self.set_progress(float(description["progress"]))
+
+    @classmethod
+    def from_state(
+        cls,
+        config: ModelConfig,
+        rig: Rig,
+        tensors: Mapping[str, Tensor],
+        description: Mapping[str, Any],
+        device: torch.device | str = "cpu",
+    ) -> AvatarModel:
+        """The model of a state, without the data set that it was made from. Raises as :meth:`load_state`."""
+        dtype = tensors["head.position"].dtype if "head.position" in tensors else torch.float32
+        if "head.position" not in tensors:
+            raise InvalidParameterError("the model's state has no tensor 'head.position'")
+        model = cls(config, rig, tensors, device, dtype)
+        model.load_state(tensors, description)
+        return model
+
+    def _constant(self, values: Any) -> Tensor:
+        return torch.tensor(values, device=self.device, dtype=self.dtype)
+
+
+def _is_trained(name: str, config: ModelConfig) -> bool:
+    layer, field = name.split(".", 1)
+    if field in ("unit", "home", "limit", "scale_limit", "anchor_weight", "encoding", *_INTEGERS):
+        return False
+    if layer == "head" and field == "barycentric":
+        return config.placement == "normal"
+    # Without hidden units of their own, anchors have no part that would be trained before the last layer.
+    return not (field in ("head_weight_0", "head_bias_0", "anchor_code") and not config.anchor_size)
+
+
+def _keep_gradient(tensor: Tensor) -> Tensor:
+    if tensor.requires_grad:
+        tensor.retain_grad()
+    return tensor
