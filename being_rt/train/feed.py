@@ -141,13 +141,29 @@ class Feed:
     def background(self, row: Tensor, view: View) -> Tensor:
         """What stands behind a batch's frames: a random colour each [B, 1, 1, 3], or the scene [B or 1, H, W, 3]."""
         if self.random_background:
-            return row[:, None, None, 5:8]
+            return row[:, None, None, 5:8].contiguous()
         plates = self._plates[view.reduction]
         if plates is None:
             return torch.ones(1, 1, 1, 3, device=self.device)
         same = len(plates) == 1 and not view.windowed
         words = plates if same else self._crop(plates, row, view, column=2)
-        return words.view(torch.uint8).unflatten(-1, (-1, 4))[..., :3] / 255
+        return (words.view(torch.uint8).unflatten(-1, (-1, 4))[..., :3] / 255).contiguous()
+
+    def sample(self, count: int) -> tuple[Tensor, View, Tensor]:
+        """Frames for the first look at a person: at most ``count`` whole ones, evenly spread.
+
+        Returns:
+            Rows [n, COLUMNS] and the view that they are of, as for steps, and the pictures uint8 [n, H, W, 4].
+        """
+        view = self.views[0]
+        positions = evenly(np.arange(len(self.frames)), count)
+        row = np.zeros((len(positions), COLUMNS), np.float32)
+        row[:, 0] = positions
+        row[:, 1] = self.dataset.timestep[self.frames[positions]]
+        row[:, 2] = self.dataset.camera_index[self.frames[positions]]
+        level = self._levels[view.reduction]
+        words = level[torch.from_numpy(positions.astype(np.int64)).to(level.device)].to(self.device)
+        return torch.from_numpy(row).to(self.device), view, words.view(torch.uint8).unflatten(-1, (-1, 4))
 
     def close(self) -> None:
         """Stop fetching ahead."""

@@ -117,8 +117,9 @@ def body_shake(params: FlameParams, rig: Rig, camera: Camera) -> float:
     """By how many pixels, root mean square, the shoulders shake from frame to frame.
 
     From second differences over time, which slow motion leaves near 0, divided by the square root of 6: noise that is
-    independent in each frame has the deviation that this returns. 0 for fewer than three frames. The shoulders are two points that follow the global joint, and one that follows the translation alone, as a torso's
-    Gaussians do; 12 cm beside and below that joint.
+    independent in each frame has the deviation that this returns. 0 for fewer than three frames. The shoulders are two
+    points that follow the global joint, and one that follows the translation alone, as a torso's Gaussians do; 12 cm
+    beside and below that joint.
     """
     joint = rig.joint_rest[0].astype(np.float64)
     points = joint + np.array([[0.12, -0.08, 0.0], [-0.12, -0.08, 0.0]])

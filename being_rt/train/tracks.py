@@ -144,7 +144,8 @@ class Tracks:
         """
         chosen = (timestep[:, None] == self._row).to(sequence["expression"].dtype)
         rows = chosen @ torch.cat([sequence[name] for name in WIDTHS], dim=1)
-        row = dict(zip(WIDTHS, rows.split(list(WIDTHS.values()), dim=1), strict=True))
+        parts = rows.split(list(WIDTHS.values()), dim=1)
+        row = {name: part.contiguous() for name, part in zip(WIDTHS, parts, strict=True)}
         turns = torch.cat([row["rotation"], row["neck"], row["jaw"], row["eyes"]], dim=1)
         return Motion(row["expression"], turns.unflatten(1, (5, 3)), row["eyelids"], row["translation"])
 

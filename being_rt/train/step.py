@@ -1,0 +1,362 @@
+"""One training step: gather, draw, compare, differentiate, update. On CUDA a replayed graph, on the CPU line by line.
+
+A graph needs fixed room for what the rasterizer lists. Where that is too little the picture is empty and a flag is up;
+nobody looks at it for some fifty steps. :class:`Stepper` therefore works in blocks: it keeps the state from before a
+block, looks once at its end, and where the room was too small goes back, takes more, and does the block again. Steps
+depend on nothing but that state and their numbers, so how much room there was at first leaves no trace in the result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from being_rt.errors import TrainingError
+from being_rt.ops.adam import FusedAdam
+from being_rt.ops.loss import photometric_loss
+from being_rt.ops.rasterization import Workspace
+from being_rt.train.config import LossConfig
+from being_rt.train.distributed import Flat, Group
+from being_rt.train.feed import Feed
+from being_rt.train.frames import Frames
+from being_rt.train.sampling import WEIGHTED, View
+from being_rt.train.tracks import Tracks
+from being_rt.train.upload import Upload
+
+PHOTOMETRIC = ("total", "l1", "dssim", "alpha")
+LARGEST_WEIGHT = 255 / 16  # of a pixel in the weight map's own unit
+SPARE_ROOM = 1.5  # of what was needed when last looked at
+LEAST_ROOM = 1 << 16  # instances
+WARM_UP = 2  # eager steps before a capture, in which libraries make their allocations
+
+
+class Drawn(Protocol):
+    """What a model draws: its picture [B, H, W, 4], and whatever else it needs itself."""
+
+    @property
+    def picture(self) -> Tensor: ...
+
+
+class Statistics(Protocol):
+    """What a model wants to know about the steps between two relocations."""
+
+    def accumulate(self, layers: Any, frames: Frames) -> None: ...
+
+    def tensors(self) -> dict[str, Tensor]: ...
+
+
+class Trainable(Protocol):
+    """What a step needs of a model; :class:`being_rt.train.model.AvatarModel` has it."""
+
+    tensors: dict[str, Tensor]
+    parameters: dict[str, Tensor]
+
+    def layers(self, frames: Frames, workspaces: tuple[Workspace, Workspace] | None = None) -> Drawn: ...
+
+    def regularisation(self, layers: Any) -> dict[str, Tensor]: ...
+
+    def learning_rates(self, progress: float) -> dict[str, float]: ...
+
+    def set_progress(self, progress: float) -> None: ...
+
+    def after_step(self) -> None: ...
+
+
+class Planned(NamedTuple):
+    """A step to do."""
+
+    step: int
+    progress: float  # 0..1 of the run
+    view: View
+
+
+class Stepper:
+    """Does steps.
+
+    Args:
+        model, tracks: what is trained.
+        feed: where frames come from.
+        optimizer: over the parameters of both, by name.
+        loss: how pictures are compared.
+        statistics: of the model, filled by the way.
+        group: the ranks of the run.
+
+    Example::
+
+        stepper = Stepper(model, tracks, feed, optimizer, config.loss, model.new_statistics(), group)
+        losses = stepper.block([Planned(0, 0.0, view), Planned(1, 0.001, view)])  # [2, len(stepper.names)]
+    """
+
+    def __init__(
+        self,
+        model: Trainable,
+        tracks: Tracks,
+        feed: Feed,
+        optimizer: FusedAdam,
+        loss: LossConfig,
+        statistics: Statistics,
+        group: Group,
+    ) -> None:
+        self.model, self.tracks, self.feed, self.optimizer = model, tracks, feed, optimizer
+        self.statistics, self.group = statistics, group
+        self._loss = loss
+        self._weights = WeightMap(loss)
+        self.names: tuple[str, ...] = ()  # of the columns of losses, once a step has been done
+        self._losses: Tensor | None = None
+        self._flat: dict[View, Flat] = {}
+        self._rates = Upload(optimizer.learning_rates)
+        self._on_cuda = feed.device.type == "cuda"
+        self._graphs: dict[View, tuple[torch.cuda.CUDAGraph, ...]] = {}
+        self._pool = torch.cuda.graph_pool_handle() if self._on_cuda else None
+        self.workspaces: tuple[Workspace, Workspace] | None = None
+        if self._on_cuda:
+            self.workspaces = Workspace(0, feed.device), Workspace(0, feed.device)
+        self._state = [tensor.detach() for tensor in self.lasting().values()]
+        self._before = [torch.empty_like(tensor) for tensor in self._state]
+
+    # --------------------------------------------------------------------------------------------------------- blocks
+
+    def block(self, plan: Sequence[Planned], following: Sequence[Planned] = ()) -> NDArray[np.float64]:
+        """Do steps, then look at how they went: their losses [steps, names], averaged over ranks.
+
+        ``following``: what will probably come next, whose frames may be fetched ahead.
+
+        Raises:
+            TrainingError: a loss is not finite; parameters and everything else are as they were before the block. Or
+                the device has too little memory.
+        """
+        with out_of_memory(self.feed.device):
+            self.keep()
+            while True:
+                losses = self._attempt(plan, following)
+                if not self._overflowed():
+                    break
+                self.restore()
+                self._take_more_room()
+        broken = np.flatnonzero(~np.isfinite(losses).all(axis=1))
+        if len(broken):
+            self.restore()
+            step, values = plan[broken[0]].step, losses[broken[0]]
+            name = self.names[int(np.flatnonzero(~np.isfinite(values))[-1])]
+            raise TrainingError(f"training diverged at step {step}: {name} is {values[self.names.index(name)]}")
+        return losses
+
+    def _attempt(self, plan: Sequence[Planned], following: Sequence[Planned]) -> NDArray[np.float64]:
+        history: list[Tensor] = []
+        queue = [(item.step, item.view) for item in (*plan, *following)]
+        for i, item in enumerate(plan):
+            self._prepare(item, queue[i + 1 : i + 4])
+            self._run(item.view)
+            assert self._losses is not None
+            history.append(self._losses.clone())
+        table = torch.stack(history)
+        values: NDArray[np.float64] = table.double().cpu().numpy()  # waits for the device
+        return values
+
+    def keep(self) -> None:
+        """Remember parameters, moments, statistics and corrections as they are."""
+        torch._foreach_copy_(self._before, self._state)
+
+    def restore(self) -> None:
+        """Go back to what :meth:`keep` saw."""
+        torch._foreach_copy_(self._state, self._before)
+
+    def lasting(self) -> dict[str, Tensor]:
+        """All tensors that outlive a step, by name."""
+        return {
+            **{f"model.{name}": tensor for name, tensor in self.model.tensors.items()},
+            **self.tracks.leaves,
+            **{f"statistics.{name}": tensor for name, tensor in self.statistics.tensors().items()},
+            **{f"optimizer.{name}": tensor for name, tensor in self.optimizer.state_dict().items()},
+        }
+
+    # ----------------------------------------------------------------------------------------------------------- room
+
+    def _overflowed(self) -> bool:
+        """Whether, on any rank, a picture was not drawn for want of room."""
+        if self.workspaces is None:
+            return False
+        flag = torch.stack([workspace.overflow[0] for workspace in self.workspaces]).max()
+        self.group.maximum(flag)
+        return bool(flag.item())
+
+    def _take_more_room(self) -> None:
+        """As much as the ranks' calls needed, and more. Graphs hold the old room, so they are made anew."""
+        assert self.workspaces is not None
+        for workspace in self.workspaces:
+            needed = workspace.status[0].clone()
+            self.group.maximum(needed)
+            workspace.capacity = max(workspace.capacity, roomy(int(needed.item())))
+            workspace.reset()
+        self._graphs.clear()
+
+    def _measure(self, view: View) -> None:
+        """Draw a view's present frames without any room, which says how much they take."""
+        assert self.workspaces is not None
+        probes = Workspace(0, self.feed.device), Workspace(0, self.feed.device)
+        with torch.no_grad():
+            self.model.layers(self.frames(view, self.tracks.sequence()), probes)
+        for workspace, probe in zip(self.workspaces, probes, strict=True):
+            workspace.capacity = max(workspace.capacity, roomy(int(probe.status[0].item())))
+
+    # ---------------------------------------------------------------------------------------------------------- steps
+
+    def _prepare(self, item: Planned, following: Sequence[tuple[int, View]]) -> None:
+        self.feed.fill(item.step, item.view, following)
+        self.model.set_progress(item.progress)
+        rates = self.model.learning_rates(item.progress) | self.tracks.learning_rates(item.progress)
+        self._rates(np.array([rates[name] for name in self.optimizer.parameters], np.float32))
+
+    def _run(self, view: View) -> None:
+        if not self._on_cuda:
+            self._differentiate(view)
+            self._share(view)
+            self._update(view)
+            return
+        if view not in self._graphs:
+            self._graphs[view] = self._capture(view)
+        graphs = self._graphs[view]
+        graphs[0].replay()
+        if len(graphs) > 1:
+            self._share(view)
+            graphs[1].replay()
+
+    def _capture(self, view: View) -> tuple[torch.cuda.CUDAGraph, ...]:
+        """Graphs of a step of a view: one, or with several ranks one before and one after gradients are averaged."""
+        self._measure(view)
+        inside = [tensor.clone() for tensor in self._state]  # of the middle of a block, where this happens
+        side = torch.cuda.Stream(self.feed.device)
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                self._differentiate(view)
+                self._share(view)
+                self._update(view)
+        torch.cuda.current_stream().wait_stream(side)
+        torch._foreach_copy_(self._state, inside)
+        self.optimizer.zero_grad()
+        torch.cuda.synchronize()
+        parts = (
+            [[self._differentiate, self._update]] if self.group.ranks == 1 else [[self._differentiate], [self._update]]
+        )
+        graphs = []
+        for part in parts:
+            graph = torch.cuda.CUDAGraph()
+            # Threads that decode or copy frames do as they like meanwhile.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                for function in part:
+                    function(view)
+            graphs.append(graph)
+        return tuple(graphs)
+
+    def _differentiate(self, view: View) -> None:
+        """Losses of the view's inputs, and their gradients."""
+        self.optimizer.zero_grad()
+        target, row = self.feed.inputs(view)
+        sequence = self.tracks.sequence()
+        frames = self.frames(view, sequence)
+        layers = self.model.layers(frames, self.workspaces)
+        weight, unit = self._weights(row, view.size)
+        photometric = photometric_loss(
+            layers.picture,
+            target.view(torch.uint8).unflatten(-1, (-1, 4)),
+            frames.background,
+            weight,
+            l1=self._loss.l1 * unit,
+            dssim=self._loss.dssim * unit,
+            alpha=self._loss.alpha if self.feed.has_masks else 0.0,
+            huber=self._loss.huber or None,
+        )
+        terms = self.model.regularisation(layers) | self.tracks.terms(sequence)
+        total = photometric[0] + sum(terms.values())
+        total.backward()
+        self.statistics.accumulate(layers, frames)
+        self.names = (*PHOTOMETRIC, *terms)
+        values = torch.cat(
+            [total.detach()[None], photometric.detach()[1:], *(t.detach()[None] for t in terms.values())]
+        )
+        if self._losses is None:
+            self._losses = values.clone()
+        self._losses.copy_(values)
+        if self.group.ranks > 1:
+            if view not in self._flat:
+                self._flat[view] = Flat(list(self.optimizer.parameters.values()), len(values))
+            self._flat[view].gather(self._losses)
+
+    def _share(self, view: View) -> None:
+        """Average gradients and losses over the ranks."""
+        if self.group.ranks > 1:
+            self.group.average(self._flat[view].values)
+
+    def _update(self, view: View) -> None:
+        if self.group.ranks > 1:
+            self._flat[view].scatter()
+            assert self._losses is not None
+            self._losses.copy_(self._flat[view].extra)
+        self.optimizer.step()
+        self.model.after_step()
+
+    def frames(self, view: View, sequence: Mapping[str, Tensor]) -> Frames:
+        """What the view's inputs show, as the model takes it."""
+        return self.frames_of(self.feed.inputs(view).row, view, sequence)
+
+    def frames_of(self, row: Tensor, view: View, sequence: Mapping[str, Tensor]) -> Frames:
+        """Frames of rows [B, COLUMNS]."""
+        motion = self.tracks.gather(dict(sequence), row[:, 1].long())
+        pose, intrinsics = self.feed.cameras(row, view)
+        intrinsics = self.tracks.intrinsics(intrinsics, view.reduction)
+        return Frames(*motion, pose, intrinsics, view.size, self.feed.background(row, view))
+
+
+class WeightMap:
+    """Weights of pixels: more in the boxes around mouth and eyes.
+
+    A weight map is bytes that count in sixteenths, so 15.9 is its largest weight; where more is asked for, everything
+    is scaled down, and the loss back up.
+    """
+
+    def __init__(self, loss: LossConfig) -> None:
+        self._unit = max(1.0, loss.mouth / LARGEST_WEIGHT, loss.eyes / LARGEST_WEIGHT)
+        weights = {"mouth": loss.mouth, "left_eye": loss.eyes, "right_eye": loss.eyes}
+        self._plain = all(weight == 1 for weight in weights.values())
+        self._base = max(1, round(16 / self._unit))
+        self._values = [max(1, min(255, round(16 * weights[name] / self._unit))) for name in WEIGHTED]
+
+    def __call__(self, row: Tensor, size: tuple[int, int]) -> tuple[Tensor | None, float]:
+        """The map uint8 [B, H, W] of a batch's rows, None where all weights are 1; and the factor on the loss."""
+        if self._plain:
+            return None, 1.0
+        boxes = row[:, 8:].unflatten(1, (len(WEIGHTED), 4))
+        x = torch.arange(size[0], device=row.device) + 0.5
+        y = torch.arange(size[1], device=row.device) + 0.5
+        across = (x >= boxes[..., 0:1]) & (x < boxes[..., 2:3])
+        down = (y >= boxes[..., 1:2]) & (y < boxes[..., 3:4])
+        weight = torch.full((len(row), size[1], size[0]), self._base, dtype=torch.uint8, device=row.device)
+        for k, value in enumerate(self._values):
+            weight = weight.masked_fill(down[:, k, :, None] & across[:, k, None, :], value)
+        return weight, 16 / self._base
+
+
+def roomy(needed: int) -> int:
+    """Room for what was needed and what more will come."""
+    return min(2**31 - 1, max(LEAST_ROOM, math.ceil(SPARE_ROOM * needed)))
+
+
+@contextmanager
+def out_of_memory(device: torch.device) -> Any:
+    """Turn a device's or the host's lack of memory into one line that says what to do."""
+    try:
+        yield
+    except (torch.cuda.OutOfMemoryError, MemoryError) as problem:
+        where = str(device) if isinstance(problem, torch.cuda.OutOfMemoryError) else "this machine"
+        raise TrainingError(
+            f"{where} has too little memory: lower schedule.batch, feed.device_gigabytes, feed.window or the numbers "
+            "of Gaussians"
+        ) from problem
