@@ -24,8 +24,9 @@ constexpr int kShared = 32;            // tiles from which on a warp shares a sp
 constexpr uint32_t kRegisters = 512;   // entries that a warp sorts
 constexpr uint32_t kBlockKeys = 4096;  // entries that a block sorts in shared memory
 constexpr int kLongBlocks = 528;       // four for each multiprocessor of an H200
-// Of the exponent, base 2: the blend rounds otherwise than this test does and must not find a splat missing.
-constexpr float kMargin = 1e-3f;
+// The blend rounds otherwise than the test of a tile does and must not find a splat missing: how far the test errs on
+// the safe side, in the exponent, base 2, and relative to its terms, which for a needle are large and cancel.
+constexpr float kMargin = 1e-3f, kRelativeMargin = 1e-6f;
 
 // The tiles of a splat's bounding box, and what the test of each of them needs.
 struct Reach {
@@ -59,7 +60,9 @@ __device__ __noinline__ Reach reach_of(const float* splat, int columns, int rows
     reach.conic = {0.5f * kScale * a, kScale * b, 0.5f * kScale * c};
     reach.slope_x = -b / a;
     reach.slope_y = -b / c;
-    reach.least = config::kLog2AlphaCutoff - kMargin - shape.log2_opacity;
+    const float terms = reach.conic.a * shape.half_width * shape.half_width +
+                        reach.conic.c * shape.half_height * shape.half_height;  // negative
+    reach.least = config::kLog2AlphaCutoff - kMargin + kRelativeMargin * terms - shape.log2_opacity;
     return reach;
 }
 
@@ -95,6 +98,12 @@ __device__ uint32_t block_exclusive_sum(uint32_t value, uint32_t* warp_sums, uin
     return before + sum - value;
 }
 
+// Bits that are ordered as floats are.
+__device__ uint32_t ordered_bits(float depth) {
+    const uint32_t bits = __float_as_uint(depth);
+    return bits ^ (bits >> 31 ? ~0u : 1u << 31);
+}
+
 __device__ void append(const RasterizeStage<float>& s, uint32_t tile, uint32_t slot, uint32_t index, uint32_t depth) {
     s.entries[atomicAdd(s.tile_cursor + tile, 1u)] = uint64_t(depth) << 32 | slot;
     s.owner[slot] = index;
@@ -120,7 +129,7 @@ __global__ void __launch_bounds__(kThreads) bin_kernel(const __grid_constant__ R
     }
     const float* splat = s.splats + index * kSplatFloats;
     const Reach reach = present ? reach_of(splat, columns, rows) : Reach{};
-    const uint32_t depth = kFill && present ? __float_as_uint(splat[9]) : 0;
+    const uint32_t depth = kFill && present ? ordered_bits(splat[9]) : 0;
     const uint32_t first_tile = present ? uint32_t(index / s.splats_per_frame) * uint32_t(columns * rows) : 0;
     const bool is_shared = reach.count() > kShared;
     uint32_t count = 0;

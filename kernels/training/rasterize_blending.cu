@@ -15,7 +15,7 @@
 // are a matrix product [features x pixels] [pixels x splats], as sum g T alpha is: tensor cores add up what would take
 // 31 shuffles a splat. q and T alpha are given to them as the sum of two bfloat16, 16 bits in all; pixels' places are
 // exact in one.
-#include "kernels/config.h"
+#include "kernels/common/blend.h"
 #include "kernels/device/matrix.cuh"
 #include "kernels/device/warp_sort.cuh"
 #include "kernels/training/rasterize.h"
@@ -76,13 +76,18 @@ __device__ Relative stage_splat(const float* splats, uint32_t index, float middl
     const auto* words = reinterpret_cast<const float4*>(splats + size_t(index) * kSplatFloats);
     const float4 p = words[0], q = words[1], r = words[2];
     const Relative splat{p.x - middle_x, p.y - middle_y, p.z, p.w, q.x, q.y};
-    constexpr float kScale = -1.44269504f;
-    const float a = 0.5f * kScale * splat.a, b = kScale * splat.b, c = 0.5f * kScale * splat.c;
-    const float along_x = -__fmaf_rn(2.0f * a, splat.x, b * splat.y),
-                along_y = -__fmaf_rn(2.0f * c, splat.y, b * splat.x);
-    const float exponent = __fmaf_rn(a * splat.x, splat.x, __fmaf_rn(b * splat.x, splat.y, c * splat.y * splat.y));
-    staged.first[lane] = {exponent + __log2f(splat.opacity), along_x, along_y, a};
-    staged.second[lane] = {c, b, q.z, q.w};
+    // a (X - x + shear (Y - y))^2 + rest (Y - y)^2, multiplied out: no term of a needle's is a difference of large
+    // ones.
+    const float values[6]{splat.x, splat.y, splat.a, splat.b, splat.c, splat.opacity};
+    SplatShape<float> shape;
+    make_splat_shape(values, shape);
+    const float across = __fmaf_rn(shape.shear, splat.y, splat.x);
+    const float along_x = -2.0f * shape.a * across,
+                along_y = -2.0f * __fmaf_rn(shape.a * shape.shear, across, shape.rest * splat.y);
+    const float constant = shape.exponent(across, shape.row(splat.y));
+    staged.first[lane] = {constant, along_x, along_y, shape.a};
+    staged.second[lane] = {__fmaf_rn(shape.a * shape.shear, shape.shear, shape.rest), 2.0f * shape.a * shape.shear, q.z,
+                           q.w};
     staged.third[lane] = {r.x, r.y};
     return splat;
 }
@@ -286,7 +291,7 @@ __device__ void write_gradient(float* slots, uint32_t slot, const Relative& spla
                {-0.5f * yy, one / splat.opacity, sums[6], sums[7]}, {sums[8], sums[9]});
 }
 
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 5)
     blend_backward_kernel(const __grid_constant__ RasterizeStage<float> s, int blocks) {
     __shared__ WarpShared warps[kWarps];
     const unsigned warp = __shfl_sync(kAllLanes, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
