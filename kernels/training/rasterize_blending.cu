@@ -65,17 +65,24 @@ __device__ float fast_reciprocal(float x) {
     return result;
 }
 
-// A splat relative to a tile's middle.
+// What decides where a splat is drawn, relative to a tile's middle.
 struct Relative {
     float x, y, a, b, c, opacity;
 };
 
-// Copies splat `index` to place `lane` of the stage; where it lies relative to the tile.
-__device__ Relative stage_splat(const float* splats, uint32_t index, float middle_x, float middle_y, Staged& staged,
-                                unsigned lane) {
+__device__ Relative load_relative(const float* splats, uint32_t index, float middle_x, float middle_y) {
     const auto* words = reinterpret_cast<const float4*>(splats + size_t(index) * kSplatFloats);
-    const float4 p = words[0], q = words[1], r = words[2];
-    const Relative splat{p.x - middle_x, p.y - middle_y, p.z, p.w, q.x, q.y};
+    const float4 p = words[0];
+    const float2 q = *reinterpret_cast<const float2*>(words + 1);
+    return {p.x - middle_x, p.y - middle_y, p.z, p.w, q.x, q.y};
+}
+
+// Copies splat `index` to place `lane` of the stage.
+__device__ void stage_splat(const float* splats, uint32_t index, float middle_x, float middle_y, Staged& staged,
+                            unsigned lane) {
+    const Relative splat = load_relative(splats, index, middle_x, middle_y);
+    const auto* words = reinterpret_cast<const float4*>(splats + size_t(index) * kSplatFloats);
+    const float4 q = words[1], r = words[2];
     // a (X - x + shear (Y - y))^2 + rest (Y - y)^2, multiplied out: no term of a needle's is a difference of large
     // ones.
     const float values[6]{splat.x, splat.y, splat.a, splat.b, splat.c, splat.opacity};
@@ -89,7 +96,6 @@ __device__ Relative stage_splat(const float* splats, uint32_t index, float middl
     staged.second[lane] = {__fmaf_rn(shape.a * shape.shear, shape.shear, shape.rest), 2.0f * shape.a * shape.shear, q.z,
                            q.w};
     staged.third[lane] = {r.x, r.y};
-    return splat;
 }
 
 __device__ void stage_nothing(Staged& staged, unsigned lane) {
@@ -334,15 +340,10 @@ __global__ void __launch_bounds__(kThreads, 5)
     uint32_t first = begin;
     for (bool done = false; first < end && !done; first += 32) {
         const uint32_t count = min(32u, end - first);
-        Relative splat{};
-        uint32_t slot = 0;
-        if (lane < count) {
-            const uint64_t entry = s.entries[first + lane];
-            slot = uint32_t(entry);
-            splat = stage_splat(s.splats, uint32_t(entry >> 32), middle_x, middle_y, shared.staged, lane);
-        } else {
+        if (lane < count)
+            stage_splat(s.splats, uint32_t(s.entries[first + lane] >> 32), middle_x, middle_y, shared.staged, lane);
+        else
             stage_nothing(shared.staged, lane);
-        }
         __syncwarp();
 #pragma unroll 1
         for (uint32_t step = 0; step < count; step += kStep) {
@@ -388,7 +389,11 @@ __global__ void __launch_bounds__(kThreads, 5)
             }
             __syncwarp();
         }
-        if (lane < count) write_gradient(s.slots, slot, splat, shared.sums[lane]);
+        if (lane < count) {  // reads again what it would cost registers to keep
+            const uint64_t entry = s.entries[first + lane];
+            write_gradient(s.slots, uint32_t(entry), load_relative(s.splats, uint32_t(entry >> 32), middle_x, middle_y),
+                           shared.sums[lane]);
+        }
         done = __all_sync(kAllLanes, fmaxf(transmittance[0], transmittance[1]) < s.stop);
         __syncwarp();
     }
