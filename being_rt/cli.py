@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Union
 
 from being_rt.errors import BeingError
 from being_rt.jobs import Demo, FilePath, Render, Say, Size, Talk, VideoJob
+from being_rt.train.config import TrainConfig
+from being_rt.train_jobs import Train
 
 try:
     import tyro
@@ -42,6 +44,32 @@ class SayCommand(Say):
     __doc__ = Say.__doc__
     text: tyro.conf.Positional[str] = field(kw_only=False)
     """What to say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainCommand(Train):
+    __doc__ = Train.__doc__
+    dataset: tyro.conf.Positional[FilePath] = field(kw_only=False)
+    """The data set's folder."""
+    preset: str = "being"
+    """Where all values below start from: being, rgbavatar, splattingavatar, gaussianavatars or flashavatar."""
+    configuration: FilePath = ""
+    """A file of TrainConfig.save to start from, in place of a preset."""
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+
+    def execute(self) -> int:
+        """Run it with a display on the terminal, and print what was made."""
+        from being_rt.train.progress import Terminal, duration
+
+        made = self.run([Terminal()] if os.environ.get("RANK", "0") == "0" else [])
+        if not made.complete:
+            print(f"being: stopped at step {made.steps}; --resume goes on from {made.folder}", file=sys.stderr)
+            return 130
+        if made.report is not None:
+            quality = f", held-out PSNR {made.quality['psnr']:.2f} dB" if made.quality else ""
+            trained = f"{made.steps} steps in {duration(made.seconds)}, {made.images_per_second:.1f} images/s{quality}"
+            print(f"{(made.avatar or made.folder).resolve()}: {trained}; report: {made.report}")
+        return 0
 
 
 @dataclass(frozen=True)
@@ -100,6 +128,7 @@ Command = Union[  # noqa: UP007 (tyro reads the annotations of a Union's members
     Annotated[Talk, tyro.conf.subcommand("talk", description=Talk.__doc__)],
     Annotated[SayCommand, tyro.conf.subcommand("say", description=Say.__doc__)],
     Annotated[Render, tyro.conf.subcommand("render", description=Render.__doc__)],
+    Annotated[TrainCommand, tyro.conf.subcommand("train", description=Train.__doc__)],
     Annotated[Avatars, tyro.conf.subcommand("avatars", description=Avatars.__doc__)],
     Annotated[Info, tyro.conf.subcommand("info", description=Info.__doc__)],
     Annotated[Doctor, tyro.conf.subcommand("doctor", description=Doctor.__doc__)],
@@ -114,18 +143,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
-    with _registry():
-        command: Any = tyro.cli(
-            Command,
-            prog="being",
-            description=DESCRIPTION,
-            args=[argument for argument in given if argument != "--debug"],
-            config=(tyro.conf.OmitSubcommandPrefixes,),
-        )
+    try:
+        command = _parse([argument for argument in given if argument != "--debug"])
+    except BeingError as error:
+        print(f"being: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         if isinstance(command, VideoJob):
             return _make_video(command)
+        if isinstance(command, TrainCommand):
+            return command.execute()
         return int(command.run())
     except KeyboardInterrupt:
         print("being: interrupted; nothing was written", file=sys.stderr)
@@ -145,6 +173,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _parse(given: list[str]) -> Any:
+    """The command that the arguments describe. Raises ``BeingError`` for a configuration that cannot be had."""
+    options: dict[str, Any] = {"prog": "being", "args": given, "config": (tyro.conf.OmitSubcommandPrefixes,)}
+    with _registry():
+        if given[:1] != ["train"]:
+            return tyro.cli(Command, description=DESCRIPTION, **options)
+        # What the options of training start from is an option itself.
+        start = TrainCommand(tyro.MISSING, config=_starting_point(given))
+        options |= {"prog": "being train", "args": given[1:]}
+        return tyro.cli(TrainCommand, description=Train.__doc__, default=start, **options)
+
+
+def _starting_point(given: list[str]) -> TrainConfig:
+    """The configuration that ``--configuration`` or ``--preset`` names."""
+
+    def value(option: str) -> str:
+        for argument, following in zip(given, [*given[1:], ""], strict=True):
+            if argument == option:
+                return following
+            if argument.startswith(f"{option}="):
+                return argument.partition("=")[2]
+        return ""
+
+    if value("--configuration"):
+        return TrainConfig.load(value("--configuration"))
+    from being_rt.train.presets import preset
+
+    return preset(value("--preset") or "being")
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

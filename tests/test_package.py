@@ -35,6 +35,8 @@ LAYERS = {
     "being_rt.motion": 4,
     "being_rt.dataset": 5,
     "being_rt.train": 5,
+    "being_rt.train.__main__": 6,
+    "being_rt.train_jobs": 6,
     "being_rt.video": 6,
     "being_rt.jobs": 6,
     "being_rt.dataset_jobs": 6,
@@ -43,7 +45,8 @@ LAYERS = {
     "being_rt.bench": 6,
     "being_rt.cli": 6,
 }
-FRONT_ENDS = ("being_rt.cli", "being_rt.doctor")  # nobody imports these, their own files excepted
+# Nobody imports these, their own files excepted.
+FRONT_ENDS = ("being_rt.cli", "being_rt.doctor", "being_rt.train.__main__")
 HEAVY = ("torch", "scipy", "av", "tyro", "rich", "PIL", "safetensors")
 
 
