@@ -54,6 +54,8 @@ FADE_START, FADE_RANGE = -0.10, 0.15  # cosine between normal and view at which 
 TIE = 1e-6  # metres at up to 1 m, more beyond: what float32 and a sort by 21 bits cannot tell apart
 SECTORS = 8  # of the colour match around the neck, 45 degrees each
 HOLE_START, HOLE_RANGE = 0.05, 0.45  # coverage at the seam that counts as none, and from there to full
+SSIM_WINDOW, SSIM_SIGMA = 11, 1.5  # px
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 TILE = 16  # px; rasterize works tile by tile, for speed and memory only: the result does not depend on it
 
 
@@ -859,6 +861,76 @@ def background_picture(background: Background, size: tuple[int, int], dtype: tor
 
         background = np.asarray(Image.fromarray(background).resize(size, Image.Resampling.BICUBIC))
     return torch.tensor(background, dtype=dtype) / 255
+
+
+# ------------------------------------------------------------------------------------------------------------- losses
+
+
+def photometric_loss(
+    picture: Tensor,
+    target: Tensor,
+    background: Tensor,
+    weight: Tensor | None = None,
+    l1: float = 0.8,
+    dssim: float = 0.2,
+    alpha: float = 0.0,
+    huber: float | None = None,
+) -> Tensor:
+    """How far pictures are from what was seen: ``l1 * L1 + dssim * D + alpha * A`` and the three terms, [4].
+
+    L1 is the mean over pixels and channels of :func:`difference` times the pixel's weight, D that of
+    ``1 - SSIM`` (Kerbl et al. 2023, equation 7), A the mean over pixels of the absolute difference in coverage.
+
+    Args:
+        picture: [B, H, W, 4] colour over the background, and alpha.
+        target: uint8 [B, H, W, 4] colour and straight alpha; seen as ``a rgb + (1 - a) background``.
+        background: what broadcasts to [B, H, W, 3].
+        weight: uint8 [B, H, W] in sixteenths; 1 where None.
+        l1: factor.
+        dssim: factor; 0 leaves SSIM out, and D is 0.
+        alpha: factor.
+        huber: see :func:`difference`.
+    """
+    colour, coverage = target.to(picture.dtype).div(255).split([3, 1], dim=-1)
+    seen = coverage * colour + (1 - coverage) * background
+    importance = torch.ones(picture.shape[:3]) if weight is None else weight / 16
+    importance = importance.to(picture.dtype)[..., None]
+    l1_term = (importance * difference(picture[..., :3], seen, huber)).mean()
+    dssim_term = (importance * (1 - ssim(picture[..., :3], seen))).mean() if dssim else torch.zeros_like(l1_term)
+    alpha_term = (picture[..., 3:] - coverage).abs().mean()
+    return torch.stack([l1 * l1_term + dssim * dssim_term + alpha * alpha_term, l1_term, dssim_term, alpha_term])
+
+
+def difference(first: Tensor, second: Tensor, huber: float | None = None) -> Tensor:
+    """``|x|`` of the difference x; with ``huber`` d above 0: ``x^2 / 2`` where ``|x| < d``, else ``d (|x| - d / 2)``.
+
+    Huber, "Robust estimation of a location parameter", 1964.
+    """
+    if not huber:
+        return (first - second).abs()
+    return torch.nn.functional.huber_loss(first, second, reduction="none", delta=huber)
+
+
+def ssim(first: Tensor, second: Tensor) -> Tensor:
+    """Structural similarity of every value of pictures [B, H, W, C] in 0..1, channel by channel.
+
+    Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004, equation 13, with
+    section III.C's window (11 x 11, Gaussian, 1.5 px) and constants (0.01^2, 0.03^2). Pictures go on as zeros.
+    """
+    offset = torch.arange(SSIM_WINDOW, dtype=first.dtype) - SSIM_WINDOW // 2
+    row = torch.exp(-(offset**2) / (2 * SSIM_SIGMA**2))
+    window = torch.outer(row, row) / row.sum() ** 2
+
+    def mean(values: Tensor) -> Tensor:
+        planes = values.movedim(-1, 1).flatten(0, 1)[:, None]  # [B * C, 1, H, W]
+        blurred = torch.nn.functional.conv2d(planes, window[None, None], padding=SSIM_WINDOW // 2)
+        return blurred[:, 0].unflatten(0, (values.shape[0], values.shape[-1])).movedim(1, -1)
+
+    a, b = mean(first), mean(second)
+    variance_a, variance_b = mean(first**2) - a**2, mean(second**2) - b**2
+    covariance = mean(first * second) - a * b
+    luminance = (2 * a * b + SSIM_C1) / (a**2 + b**2 + SSIM_C1)
+    return luminance * (2 * covariance + SSIM_C2) / (variance_a + variance_b + SSIM_C2)
 
 
 # ------------------------------------------------------------------------------------------------------ how alike

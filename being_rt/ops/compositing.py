@@ -80,7 +80,7 @@ def _composite_backward(
     head: Tensor, torso: Tensor, softness: float, background: Tensor, gradient: Tensor
 ) -> tuple[Tensor, Tensor]:
     by_head, by_torso = torch.empty_like(head), torch.empty_like(torso)
-    gradient = whole_vectors(gradient)
+    gradient = whole_vectors(gradient.contiguous())
     _run(
         "composite_backward",
         head,
@@ -104,7 +104,7 @@ def _over(layer: Tensor, background: Tensor) -> Tensor:
 @torch.library.custom_op("being_rt::over_backward", mutates_args=())
 def _over_backward(layer: Tensor, background: Tensor, gradient: Tensor) -> Tensor:
     by_layer = torch.empty_like(layer)
-    gradient = whole_vectors(gradient)
+    gradient = whole_vectors(gradient.contiguous())
     _run("composite_backward", layer, None, 1.0, background, picture_gradient=gradient, head_gradient=by_layer)
     return by_layer
 

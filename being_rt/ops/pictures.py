@@ -7,8 +7,6 @@ from torch import Tensor
 from being_rt.errors import InvalidParameterError
 from being_rt.ops.native import check
 
-VECTOR_BYTES = 16
-
 
 def check_background(operation: str, background: Tensor, like: Tensor) -> None:
     """Check that a background is [B or 1, H or 1, W or 1, 3], of the dtype of ``like`` [B, H, W, ...].
@@ -33,6 +31,6 @@ def background_arguments(background: Tensor) -> dict[str, Tensor | int]:
 
 
 def whole_vectors(pixels: Tensor) -> Tensor:
-    """The tensor itself, or a copy where it is not contiguous or its address is not a multiple of 16 bytes."""
-    pixels = pixels.contiguous()
-    return pixels if pixels.data_ptr() % VECTOR_BYTES == 0 else pixels.clone()
+    """The tensor [..., 4] itself, or a copy where it is a view at an address that whole pixels cannot be read from."""
+    aligned = not pixels.is_cuda or pixels.data_ptr() % (4 * pixels.element_size()) == 0
+    return pixels if aligned else pixels.clone()
