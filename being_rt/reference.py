@@ -20,7 +20,7 @@ Example::
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -383,14 +383,41 @@ def network_offsets(network: dict[str, Tensor], theta: Tensor) -> Tensor:
         network: :func:`tensors` of an :class:`being_rt.avatar.avatar.AnchorLatentNetwork`.
         theta: from :func:`conditioning`.
     """
+    latent = anchor_latents(network, theta)
+    return blend_offsets(latent, network["anchor_index"], network["anchor_weight"], network["basis"])
+
+
+def anchor_latents(network: dict[str, Tensor], theta: Tensor) -> Tensor:
+    """Latents [M, K] of the anchors: the first half of :func:`network_offsets`, which names the arguments."""
     hidden = torch.relu(network["trunk_weight_0"] @ theta + network["trunk_bias_0"])
     hidden = torch.relu(network["trunk_weight_1"] @ hidden + network["trunk_bias_1"])
     code = network["anchor_code"]
     anchors = torch.cat([hidden.expand(len(code), -1), code], dim=1)
     anchors = torch.relu(anchors @ network["head_weight_0"].T + network["head_bias_0"])
-    anchors = anchors @ network["head_weight_1"].T + network["head_bias_1"]
-    latent = (network["anchor_weight"][:, :, None] * anchors[network["anchor_index"]]).sum(1)
-    return (network["basis"] @ latent[:, :, None])[:, :, 0]
+    return anchors @ network["head_weight_1"].T + network["head_bias_1"]
+
+
+def blend_offsets(latent: Tensor, anchor_index: Tensor, anchor_weight: Tensor, basis: Tensor) -> Tensor:
+    """Offsets [n, 13] from latents [M, K]: the second half of :func:`network_offsets`."""
+    mixed = (anchor_weight[:, :, None] * latent[anchor_index]).sum(1)
+    return (basis @ mixed[:, :, None])[:, :, 0]
+
+
+def point_offsets(positional: Tensor, theta: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+    """Offsets [n, O] of points that share a network: a perceptron on a point's own inputs and the frame's, ReLU.
+
+    Xiang et al., "FlashAvatar: High-fidelity head avatar with efficient Gaussian embedding", 2024, section 3.2.
+
+    Args:
+        positional: [n, P] a point's own inputs.
+        theta: [C] the frame's.
+        weights: of the layers, [outputs, inputs] each; the first takes P + C inputs.
+        biases: of the same layers.
+    """
+    hidden = torch.cat([positional, theta.expand(len(positional), -1)], dim=1)
+    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        hidden = (torch.relu(hidden) if layer > 0 else hidden) @ weight.T + bias
+    return hidden
 
 
 def deform(gaussians: GaussianTensors, offsets: Tensor) -> GaussianTensors:

@@ -31,6 +31,12 @@ class Arguments {
     double number(const char* name) const { return get(name).cast<double>(); }
     bool flag(const char* name) const { return get(name).cast<bool>(); }
 
+    // For kernels that read 16 bytes at a time; the CPU takes any address.
+    void require_aligned(const std::string& operation, const char* name) const {
+        if (on_cuda() && uintptr_t(pointer<void>(name)) % 16 != 0)
+            invalid(operation + ": " + name + " must begin at a multiple of 16 bytes; pass a copy of it");
+    }
+
     bool on_cuda() const { return integer("cuda_device") >= 0; }
     bool is_double() const { return flag("is_double"); }
 

@@ -48,11 +48,8 @@ SkinBackward<Real> backward(const Arguments& a) {
             a.pointer<Real>("d_eyelid_basis")};
 }
 
-// The CUDA kernels copy these by 16 bytes.
 void check_aligned(const Arguments& a) {
-    for (const char* name : {"expression_basis", "pose_basis"})
-        if (a.on_cuda() && uintptr_t(a.pointer<float>(name)) % 16 != 0)
-            invalid(std::string("skin: ") + name + " must begin at a multiple of 16 bytes; pass a copy of it");
+    for (const char* name : {"expression_basis", "pose_basis"}) a.require_aligned("skin", name);
 }
 
 }  // namespace

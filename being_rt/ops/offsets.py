@@ -1,0 +1,359 @@
+"""What moves Gaussians with the expression: latents of anchors, offsets blended from them, a network per point.
+
+Definition: anchor_latents, blend_offsets and point_offsets of :mod:`being_rt.reference`, for B frames at once. Letters
+in shapes: n Gaussians that have offsets, M anchors, K the rank. The 13 channels of an offset are position 3, rotation
+vector 3, log scale 3, opacity logit 1, colour 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear, pad
+
+from being_rt import _C
+from being_rt.errors import InvalidParameterError
+from being_rt.ops.native import call, check, check_float
+
+if TYPE_CHECKING:
+    from being_rt.avatar.avatar import AnchorLatentNetwork
+
+CHANNELS, NEAREST = 13, 4  # NEAREST: anchors of a Gaussian
+# On CUDA the entries of an anchor are summed in slices of about so many: short enough that all multiprocessors work
+# and that anchors with more Gaussians than others hold nobody up.
+_SLICE, _MOST_SLICES = 64, 1024
+
+
+# -------------------------------------------------------------------------------------------------- latents of anchors
+
+
+class AnchorNetwork(NamedTuple):
+    """What turns a condition into latents, as :class:`being_rt.avatar.avatar.AnchorLatentNetwork` names it."""
+
+    trunk_weight_0: Tensor  # [H0, 138]
+    trunk_bias_0: Tensor  # [H0]
+    trunk_weight_1: Tensor  # [H1, H0]
+    trunk_bias_1: Tensor  # [H1]
+    anchor_code: Tensor  # [M, C]
+    head_weight_0: Tensor  # [H2, H1 + C]
+    head_bias_0: Tensor  # [H2]
+    head_weight_1: Tensor  # [K, H2]
+    head_bias_1: Tensor  # [K]
+
+    @classmethod
+    def of(
+        cls, network: AnchorLatentNetwork, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> AnchorNetwork:
+        """Copies of an avatar's arrays.
+
+        Example::
+
+            network = AnchorNetwork.of(avatar.network, device="cuda")
+        """
+        return cls(*(torch.tensor(getattr(network, name)).to(device, dtype) for name in cls._fields))
+
+
+def anchor_latents(network: AnchorNetwork, condition: Tensor) -> Tensor:
+    """Latents of all anchors: ``h = relu(W1 relu(W0 theta + b0) + b1)``, ``Z_k = V1 relu(V0 [h, code_k] + c0) + c1``.
+
+    Gradients reach everything. Any float type and device that PyTorch multiplies matrices on.
+
+    Args:
+        network: of the avatar.
+        condition: [B, 138], from :func:`being_rt.ops.skinning.skin`.
+
+    Returns:
+        [B, M, K].
+
+    Raises:
+        InvalidParameterError: a condition that is not [B, inputs of the network].
+
+    Source:
+        Anchors and codes are this project's (docs/architecture.md); :func:`being_rt.reference.anchor_latents`.
+
+    Example::
+
+        latent = anchor_latents(AnchorNetwork.of(avatar.network, "cuda"), skinned.condition)
+    """
+    check_float("anchor_latents", "condition", condition, (-1, network.trunk_weight_0.shape[1]))
+    hidden = torch.relu(linear(condition, network.trunk_weight_0, network.trunk_bias_0))
+    hidden = torch.relu(linear(hidden, network.trunk_weight_1, network.trunk_bias_1))
+    # What the first layer makes of the frame and what it makes of a code are sums apart: B + M products, not B M.
+    split = hidden.shape[1]
+    of_frame = hidden @ network.head_weight_0[:, :split].T  # [B, H2]
+    of_anchor = linear(network.anchor_code, network.head_weight_0[:, split:], network.head_bias_0)  # [M, H2]
+    return linear(torch.relu(of_frame[:, None] + of_anchor), network.head_weight_1, network.head_bias_1)
+
+
+# ------------------------------------------------------------------------------------------------------ a network each
+
+
+def point_offsets(positional: Tensor, condition: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+    """Outputs of a perceptron for every point and frame: a point's own inputs and the condition side by side, ReLU
+    between layers, nothing after the last.
+
+    The share of a point's own inputs in the first layer is computed once for all frames, that of a condition once for
+    all points. Gradients reach everything. Any float type and device that PyTorch multiplies matrices on.
+
+    Args:
+        positional: [n, P], such as FlashAvatar's encoding of where a point lies at rest, or learned features.
+        condition: [B, C].
+        weights: of the layers in order, [outputs, inputs] each; the first takes P + C inputs.
+        biases: of the same layers, [outputs] each.
+
+    Returns:
+        [B, n, outputs of the last layer].
+
+    Raises:
+        InvalidParameterError: layers that do not fit each other or the inputs.
+
+    Source:
+        Xiang et al., "FlashAvatar: High-fidelity head avatar with efficient Gaussian embedding", CVPR 2024, section
+        3.2; :func:`being_rt.reference.point_offsets`.
+
+    Example::
+
+        offsets = point_offsets(encoding, skinned.condition, weights, biases).tanh()
+    """
+    check_float("point_offsets", "positional", positional, (-1, -1))
+    check("point_offsets", "condition", condition, (-1, -1), positional.dtype)
+    if not weights or len(weights) != len(biases):
+        raise InvalidParameterError(
+            f"point_offsets: weights and biases must be of as many layers, one or more, "
+            f"got {len(weights)} and {len(biases)}"
+        )
+    split = positional.shape[1]
+    inputs = split + condition.shape[1]
+    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        check("point_offsets", f"weights[{layer}]", weight, (-1, inputs), positional.dtype)
+        inputs = len(weight)
+        check("point_offsets", f"biases[{layer}]", bias, (inputs,), positional.dtype)
+    of_points = linear(positional, weights[0][:, :split], biases[0])  # [n, W]
+    hidden = of_points + (condition @ weights[0][:, split:].T)[:, None]
+    for weight, bias in zip(weights[1:], biases[1:], strict=True):
+        hidden = linear(torch.relu(hidden), weight, bias)
+    return hidden
+
+
+# ------------------------------------------------------------------------------------------------------ blended offsets
+
+
+class AnchorTable(NamedTuple):
+    """Which Gaussians every anchor has: what the gradient of latents is gathered through."""
+
+    entries: Tensor  # int32 [4 n] in the order of the anchors; 4 i + a: Gaussian i's a-th
+    starts: Tensor  # int32 [M + 1] an anchor's first entry
+
+    @classmethod
+    def of(cls, anchor_index: Tensor, anchors: int) -> AnchorTable:
+        """Make the table of int32 [n, 4] anchors of Gaussians, 0..anchors-1. Waits for the device, to check them.
+
+        Raises:
+            InvalidParameterError: a wrong shape or dtype, or an index outside 0..anchors-1.
+
+        Example::
+
+            table = AnchorTable.of(anchor_index, anchors=256)
+        """
+        check("AnchorTable", "anchor_index", anchor_index, (-1, NEAREST), torch.int32)
+        _check_range("AnchorTable", anchor_index, anchors)
+        return cls(*_sorted_entries(anchor_index, anchors))
+
+
+def blend_offsets(
+    latent: Tensor, anchor_index: Tensor, anchor_weight: Tensor, basis: Tensor, table: AnchorTable | None = None
+) -> Tensor:
+    """Offsets of n Gaussians: each mixes the latents of its four anchors and multiplies its own basis with the mixture.
+
+    ``z_i = sum_a weight_ia latent[index_ia]``, ``offset_i = basis_i z_i``. Gradients reach latent and basis. All
+    tensors are contiguous, of one float type (float32; on the CPU float64 as well) and on one device; on CUDA they
+    begin at multiples of 16 bytes, as whole tensors do. A rank that is not a multiple of 4 costs a copy of the basis.
+
+    Args:
+        latent: [B, M, K], K 1..64.
+        anchor_index: int32 [n, 4], 0..M-1. The CPU checks it here; on CUDA that would have to wait for the device, so
+            there :meth:`AnchorTable.of` does.
+        anchor_weight: [n, 4].
+        basis: [n, 13, K].
+        table: of ``anchor_index``; None: it is made in every backward pass, which costs a sort of 4 n numbers.
+
+    Returns:
+        [B, n, 13].
+
+    Raises:
+        InvalidParameterError: a tensor of a wrong shape, dtype or device, or one that is not contiguous; an index
+            outside 0..M-1 (see there); no frame, anchor or Gaussian.
+        DeviceError: CUDA tensors, and this build has no CUDA part.
+
+    Source:
+        Ma et al., "3D Gaussian blendshapes for head avatar animation", 2024, equation 4, with coefficients that vary
+        over the head; :func:`being_rt.reference.blend_offsets`.
+
+    Example::
+
+        offsets = blend_offsets(latent, anchor_index, anchor_weight, basis, AnchorTable.of(anchor_index, 256))
+    """
+    _check_blend(latent, anchor_index, anchor_weight, basis, table)
+    if missing := -latent.shape[2] % 4:
+        latent, basis = pad(latent, (0, missing)), pad(basis, (0, missing))
+    return _forward(latent, anchor_index, anchor_weight, basis, *(table or (None, None)))
+
+
+def _check_blend(
+    latent: Tensor, anchor_index: Tensor, anchor_weight: Tensor, basis: Tensor, table: AnchorTable | None
+) -> None:
+    check_float("blend_offsets", "latent", latent, (-1, -1, -1))
+    (frames, anchors, rank), count, dtype = latent.shape, len(basis), latent.dtype
+    if min(frames, anchors, count) == 0 or not 1 <= rank <= _C.operations.largest_rank:
+        raise InvalidParameterError(
+            f"blend_offsets: needs a frame, an anchor and a Gaussian at least and a rank of 1 to "
+            f"{_C.operations.largest_rank}, got {frames}, {anchors}, {count} and {rank}"
+        )
+    check("blend_offsets", "basis", basis, (-1, CHANNELS, rank), dtype)
+    check("blend_offsets", "anchor_index", anchor_index, (count, NEAREST), torch.int32)
+    check("blend_offsets", "anchor_weight", anchor_weight, (count, NEAREST), dtype)
+    if table is not None:
+        check("blend_offsets", "table.entries", table.entries, (NEAREST * count,), torch.int32)
+        check("blend_offsets", "table.starts", table.starts, (anchors + 1,), torch.int32)
+    if anchor_index.device.type == "cpu":
+        _check_range("blend_offsets", anchor_index, anchors)
+
+
+def _check_range(operation: str, anchor_index: Tensor, anchors: int) -> None:
+    if anchor_index.numel():
+        least, greatest = (int(value) for value in anchor_index.aminmax())
+        if least < 0 or greatest >= anchors:
+            raise InvalidParameterError(
+                f"{operation}: anchor_index must lie in 0..{anchors - 1}, has values from {least} to {greatest}"
+            )
+
+
+def _sorted_entries(anchor_index: Tensor, anchors: int) -> tuple[Tensor, Tensor]:
+    """The tensors of an AnchorTable, without a look at their values: a CUDA graph may hold this."""
+    ordered, entries = torch.sort(anchor_index.flatten(), stable=True)
+    every = torch.arange(anchors + 1, dtype=torch.int32, device=anchor_index.device)
+    return entries.to(torch.int32), torch.searchsorted(ordered, every, out_int32=True)
+
+
+@torch.library.custom_op("being_rt::blend_offsets", mutates_args=())
+def _forward(
+    latent: Tensor,
+    anchor_index: Tensor,
+    anchor_weight: Tensor,
+    basis: Tensor,
+    entries: Tensor | None,
+    starts: Tensor | None,
+) -> Tensor:
+    frames, anchors, rank = latent.shape
+    offsets = latent.new_empty(frames, len(basis), CHANNELS)
+    call(
+        "offsets_forward",
+        latent,
+        latent=latent,
+        anchor_index=anchor_index,
+        anchor_weight=anchor_weight,
+        basis=basis,
+        offsets=offsets,
+        frames=frames,
+        anchors=anchors,
+        count=len(basis),
+        rank=rank,
+    )
+    return offsets
+
+
+@_forward.register_fake
+def _(
+    latent: Tensor,
+    anchor_index: Tensor,
+    anchor_weight: Tensor,
+    basis: Tensor,
+    entries: Tensor | None,
+    starts: Tensor | None,
+) -> Tensor:
+    return latent.new_empty(latent.shape[0], basis.shape[0], CHANNELS)
+
+
+@torch.library.custom_op("being_rt::blend_offsets_backward", mutates_args=())
+def _backward(
+    d_offsets: Tensor,
+    latent: Tensor,
+    anchor_index: Tensor,
+    anchor_weight: Tensor,
+    basis: Tensor,
+    entries: Tensor | None,
+    starts: Tensor | None,
+    wants_latent: bool,
+    wants_basis: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of latent and basis, empty where they are not wanted."""
+    (frames, anchors, rank), count = latent.shape, len(basis)
+    d_latent, d_basis = _gradients(latent, basis, wants_latent, wants_basis)
+    d_mixed = partial = None
+    slices = 1
+    if wants_latent:
+        if entries is None or starts is None:
+            entries, starts = _sorted_entries(anchor_index, anchors)
+        d_mixed = latent.new_empty(count, frames, rank)
+        if latent.is_cuda:
+            slices = min(max(NEAREST * count // (_SLICE * anchors), 1), _MOST_SLICES)
+            partial = latent.new_empty(anchors, slices, frames, rank)
+    call(
+        "offsets_backward",
+        latent,
+        latent=latent,
+        anchor_index=anchor_index,
+        anchor_weight=anchor_weight,
+        basis=basis,
+        d_offsets=d_offsets,
+        entries=entries,
+        starts=starts,
+        d_mixed=d_mixed,
+        partial=partial,
+        d_latent=d_latent if wants_latent else None,
+        d_basis=d_basis if wants_basis else None,
+        frames=frames,
+        anchors=anchors,
+        count=count,
+        rank=rank,
+        slices=slices,
+    )
+    return d_latent, d_basis
+
+
+@_backward.register_fake
+def _(
+    d_offsets: Tensor,
+    latent: Tensor,
+    anchor_index: Tensor,
+    anchor_weight: Tensor,
+    basis: Tensor,
+    entries: Tensor | None,
+    starts: Tensor | None,
+    wants_latent: bool,
+    wants_basis: bool,
+) -> tuple[Tensor, Tensor]:
+    return _gradients(latent, basis, wants_latent, wants_basis)
+
+
+def _gradients(latent: Tensor, basis: Tensor, wants_latent: bool, wants_basis: bool) -> tuple[Tensor, Tensor]:
+    return (
+        torch.empty_like(latent) if wants_latent else latent.new_empty(0),
+        torch.empty_like(basis) if wants_basis else basis.new_empty(0),
+    )
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate(ctx: Any, d_offsets: Tensor) -> tuple[Tensor | None, ...]:
+    wants_latent, _, _, wants_basis, _, _ = ctx.needs_input_grad
+    d_latent, d_basis = _backward(d_offsets.contiguous(), *ctx.saved_tensors, wants_latent, wants_basis)
+    return d_latent if wants_latent else None, None, None, d_basis if wants_basis else None, None, None
+
+
+_forward.register_autograd(_differentiate, setup_context=_setup_context)
