@@ -114,7 +114,10 @@ def _eye(vertices: Float64, weight: Float32) -> Float64:
 
 
 def _lips(rig: Rig, vertices: Float64) -> Float64:
-    """On vertices in units of the distance between the eyes: points along the lips [n, 3]: landmarks, or else where skin that follows the jaw touches skin that does not."""
+    """Points along the lips [n, 3]: landmarks, or else where skin that follows the jaw touches skin that does not.
+
+    Vertices, and so the points, are in units of the distance between the eyes.
+    """
     known = [
         on_surface(vertices, rig.faces, (rig.landmarks[name][0][part], rig.landmarks[name][1][part]))
         for name, part in _LIP_LANDMARKS
