@@ -20,6 +20,7 @@ _EYELID = 4.0  # per metre that the lids carry a point: a centimetre counts as 4
 # Anchors per area beside that of the mesh's density; hair moves little.
 _DENSITY = {Part.SKIN: 1.0, Part.LIP: 2.0, Part.LID: 4.0, Part.EYE: 1.5, Part.MOUTH: 4.0, Part.HAIR: 0.4}
 _CHUNK = 8192
+_EXACT = "donot_use_mm_for_euclid_dist"  # the same bits on any number of threads
 
 
 def features(surface: Surface, seeds: Seeds) -> Tensor:
@@ -89,7 +90,8 @@ def blend_weights(points: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
     near = min(NEIGHBOURS, count)
     for start in range(0, len(points), _CHUNK):
         rows = slice(start, start + _CHUNK)
-        distance, order = torch.cdist(points[rows], anchors).topk(min(near + 1, count), largest=False)
+        every = torch.cdist(points[rows], anchors, compute_mode=_EXACT)
+        distance, order = every.topk(min(near + 1, count), largest=False)
         reach = distance[:, near:] if count > near else 2 * distance[:, -1:]
         ratio = distance[:, :near] / reach.clamp(min=1e-12)
         bell = (1 - ratio.clamp(max=1).square()).square() + 1e-9  # all five may be as far

@@ -47,7 +47,7 @@ class LearningRates:
     """Factor on ``basis`` for the position channels."""
     basis_rotation: float = 1.0
     """Factor on ``basis`` for the rotation channels."""
-    torso_weights: float = 1e-3
+    torso_weights: float = 5e-3
     """Logits of the torso's skinning weights."""
     template: float = 0.0
     """Vertices of the rig: identity refinement."""

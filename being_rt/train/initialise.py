@@ -26,6 +26,7 @@ _ROOM = 2.0  # times its first size that a Gaussian may grow at least
 _TORSO_LIMIT = 0.016  # metres
 _LEAST_WEIGHT = 0.1  # pixels that a Gaussian must have covered, over all frames, for their colour to be its own
 _KNOWN = 4096  # Gaussians of known colour among which unseen ones look for the nearest
+_EXACT = "donot_use_mm_for_euclid_dist"
 _CHUNK = 2  # frames drawn at a time
 
 
@@ -195,7 +196,7 @@ def _colour_unseen(colour: Tensor, place: Tensor, seen: Tensor, unseen: Tensor) 
         return
     known = known[:: -(-len(known) // _KNOWN)]
     for part in wanting.split(4096):
-        colour[part] = colour[known[torch.cdist(place[part], place[known]).argmin(1)]]
+        colour[part] = colour[known[torch.cdist(place[part], place[known], compute_mode=_EXACT).argmin(1)]]
 
 
 def _logit(opacity: float) -> Tensor:

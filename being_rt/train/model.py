@@ -14,9 +14,9 @@ from being_rt.avatar.avatar import Avatar, Camera
 from being_rt.dataset import Dataset
 from being_rt.errors import InvalidParameterError
 from being_rt.flame.rig import Rig
-from being_rt.ops.binding import bind_head, bind_torso
+from being_rt.ops.binding import VertexTables, bind_head, bind_torso
 from being_rt.ops.compositing import composite, over
-from being_rt.ops.offsets import AnchorNetwork, anchor_latents, blend_offsets, point_offsets
+from being_rt.ops.offsets import AnchorNetwork, AnchorTable, anchor_latents, blend_offsets, point_offsets
 from being_rt.ops.projection import project
 from being_rt.ops.rasterization import Workspace, rasterize
 from being_rt.ops.skinning import RigTensors, skin
@@ -90,6 +90,9 @@ class AvatarModel:
         self._walk = None
         if "head.barycentric" in self.parameters:
             self._walk = Walk.over(Surface.of(rig), self.device, dtype)
+        # Who walks has other tables after every step; they are made in the backward pass then.
+        self._vertex_tables = None if self._walk else self._make_vertex_tables()
+        self._anchor_table = self._make_anchor_table() if "network.basis" in self.tensors else None
         self._last_reset = 0.0
 
     @classmethod
@@ -103,7 +106,7 @@ class AvatarModel:
     ) -> AvatarModel:
         """A model of the person in a data set, grey but for its torso; see :func:`being_rt.train.initialise.colours`.
 
-        The same seed gives the same model, bit for bit, whatever the device.
+        The same seed gives the same model, bit for bit; it is made on the CPU, whatever the device.
 
         Raises:
             InvalidParameterError: the first camera has no training frame, or the rig is not that of a face.
@@ -151,6 +154,7 @@ class AvatarModel:
             rig.face_frames,
             t["head.face"],
             t["head.barycentric"],
+            self._vertex_tables,
         )
         head_splats = _keep_gradient(project(head_bound, t["head.facing"], *camera))
         head = rasterize(head_splats, frames.size, workspace=head_room)
@@ -177,8 +181,8 @@ class AvatarModel:
         t = self.tensors
         if self.config.network == "anchors":
             latent = anchor_latents(self.anchor_network(), condition)
-            blended = blend_offsets(latent, t["network.anchor_index"], t["network.anchor_weight"], t["network.basis"])
-            return blended * self.channel_factors()
+            blending = (t["network.anchor_index"], t["network.anchor_weight"], t["network.basis"], self._anchor_table)
+            return blend_offsets(latent, *blending) * self.channel_factors()
         if self.config.network == "points":
             layers = range(len(self.config.point_sizes) + 1)
             weights, biases = ([t[f"network.point_{kind}_{k}"] for k in layers] for kind in ("weight", "bias"))
@@ -279,6 +283,7 @@ class AvatarModel:
             if self.count("torso"):
                 changed |= relocate(self, "torso", statistics.torso, generator)
         statistics.clear()
+        self._update_tables()
         return changed
 
     def _is_reset_due(self) -> bool:
@@ -349,6 +354,7 @@ class AvatarModel:
                 )
         for name, tensor in self.tensors.items():
             tensor.copy_(tensors[name])
+        self._update_tables()
         self._last_reset = float(description["last_reset"])
         self.set_progress(float(description["progress"]))
 
@@ -362,12 +368,25 @@ class AvatarModel:
         device: torch.device | str = "cpu",
     ) -> AvatarModel:
         """The model of a state, without the data set that it was made from. Raises as :meth:`load_state`."""
-        dtype = tensors["head.position"].dtype if "head.position" in tensors else torch.float32
         if "head.position" not in tensors:
             raise InvalidParameterError("the model's state has no tensor 'head.position'")
-        model = cls(config, rig, tensors, device, dtype)
+        model = cls(config, rig, tensors, device, tensors["head.position"].dtype)
         model.load_state(tensors, description)
         return model
+
+    def _make_vertex_tables(self) -> VertexTables:
+        return VertexTables.of(self._rig_tensors.faces, self.tensors["head.face"], len(self.rig.template))
+
+    def _make_anchor_table(self) -> AnchorTable:
+        return AnchorTable.of(self.tensors["network.anchor_index"], self.config.anchors)
+
+    def _update_tables(self) -> None:
+        """After Gaussians have changed places: in place, for a captured graph reads them."""
+        if self._vertex_tables is not None:
+            self._vertex_tables.update(self._rig_tensors.faces, self.tensors["head.face"])
+        if self._anchor_table is not None:
+            for kept, new in zip(self._anchor_table, self._make_anchor_table(), strict=True):
+                kept.copy_(new)
 
     def _constant(self, values: Any) -> Tensor:
         return torch.tensor(values, device=self.device, dtype=self.dtype)

@@ -15,7 +15,7 @@ from being_rt.train.surface import Seeds, Surface
 
 FREQUENCIES = 8  # of the encoding of positions
 POINT_OUTPUTS = 9  # position, rotation vector, log scale
-_SMALL = 0.01  # of the usual size of weights: what a network per Gaussian says at first
+_SMALL = 0.002  # of the usual size of weights: what a network per Gaussian says at first
 
 
 def anchor_network(

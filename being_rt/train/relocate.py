@@ -84,7 +84,7 @@ def relocate(
 ) -> dict[str, Tensor]:
     """Move the dead Gaussians of ``layer`` ("head" or "torso") onto live ones, in place.
 
-    Dead is what was nowhere more opaque than 0.005, and, but for one in four, what had no gradient in any frame.
+    Dead is what is nowhere more opaque than 0.005, and, but for one in four, what had no gradient in any frame.
     Sources are drawn in proportion to their gradients.
 
     Returns:
@@ -92,13 +92,16 @@ def relocate(
     """
     unseen = statistics.gradient <= 0
     reserve = torch.arange(len(unseen), device=unseen.device) % RESERVE == 0
-    dead = (statistics.opacity < LEAST_OPACITY) | unseen
-    moves = torch.nonzero((unseen & ~reserve) | (dead & ~unseen))[:, 0]
-    weight = torch.where(dead, torch.zeros_like(statistics.gradient), statistics.gradient).double().cpu()
+    own = torch.sigmoid(model.tensors[f"{layer}.opacity_logit"])  # what hides or turns away may be opaque itself
+    transparent = torch.maximum(statistics.opacity, own) < LEAST_OPACITY
+    moves = torch.nonzero(transparent | (unseen & ~reserve))[:, 0]
+    weight = (
+        torch.where(transparent | unseen, torch.zeros_like(statistics.gradient), statistics.gradient).double().cpu()
+    )
     if not len(moves) or not weight.sum() > 0:
         return {}
     source = torch.multinomial(weight, len(moves), replacement=True, generator=generator).to(moves.device)
-    copies = torch.bincount(source, minlength=len(dead)) + 1
+    copies = torch.bincount(source, minlength=len(unseen)) + 1
     rows = model.gaussian_rows(layer)
     opacity, log_scale = rows[f"{layer}.opacity_logit"], rows[f"{layer}.log_scale"]
     shared, shrink = shared_opacity(torch.sigmoid(opacity[source]), copies[source])
