@@ -30,17 +30,34 @@ struct Symmetric2 {
     Real a, b, c, determinant;
 };
 
-// Covariance on the screen, in px^2, of the Gaussian M M^T at `mean`; M's columns are its scaled axes in camera space.
+// The Gaussian's axes on the screen, in px: the rows u, v of E = J M, column by column. M's columns are its scaled axes
+// in camera space, J the camera's derivative at `mean`, clamped to the camera's limits.
 template <class Real>
-BEING_HD inline Symmetric2<Real> project_covariance(const Matrix3<Real>& m, const Vector3<Real>& mean,
-                                                    const Intrinsics& k) {
+struct ScreenAxes {
+    Vector3<Real> u, v;
+};
+
+template <class Real, class Camera>
+BEING_HD inline ScreenAxes<Real> screen_axes(const Matrix3<Real>& m, const Vector3<Real>& mean, const Camera& k) {
     const Real inverse_z = Real(1.0f) / mean.z, jx = inverse_z * Real(k.fx), jy = inverse_z * Real(k.fy);
     const Real tx = clamp(mean.x * inverse_z, Real(-k.limit_x), Real(k.limit_x));
     const Real ty = clamp(mean.y * inverse_z, Real(-k.limit_y), Real(k.limit_y));
-    const Vector3<Real> u{jx * (m.x.x - tx * m.x.z), jx * (m.y.x - tx * m.y.z), jx * (m.z.x - tx * m.z.z)};
-    const Vector3<Real> v{jy * (m.x.y - ty * m.x.z), jy * (m.y.y - ty * m.y.z), jy * (m.z.y - ty * m.z.z)};
-    const Vector3<Real> minors = cross(u, v);
-    return {dot(u, u), dot(u, v), dot(v, v), dot(minors, minors)};  // Cauchy-Binet: det(EE^T) = sum of squared minors
+    return {{jx * (m.x.x - tx * m.x.z), jx * (m.y.x - tx * m.y.z), jx * (m.z.x - tx * m.z.z)},
+            {jy * (m.x.y - ty * m.x.z), jy * (m.y.y - ty * m.y.z), jy * (m.z.y - ty * m.z.z)}};
+}
+
+// Covariance on the screen, E E^T, in px^2.
+template <class Real>
+BEING_HD inline Symmetric2<Real> axes_covariance(const ScreenAxes<Real>& e) {
+    const Vector3<Real> minors = cross(e.u, e.v);
+    // Cauchy-Binet: det(E E^T) is the sum of E's squared minors.
+    return {dot(e.u, e.u), dot(e.u, e.v), dot(e.v, e.v), dot(minors, minors)};
+}
+
+template <class Real>
+BEING_HD inline Symmetric2<Real> project_covariance(const Matrix3<Real>& m, const Vector3<Real>& mean,
+                                                    const Intrinsics& k) {
+    return axes_covariance(screen_axes(m, mean, k));
 }
 
 template <class Real>
