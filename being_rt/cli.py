@@ -1,6 +1,7 @@
 """The command ``being``: parses, shows progress, and turns errors into one line and an exit code. No work of its own.
 
-Exit codes: 0 done; 1 a check failed (``being doctor``); 2 wrong input, with one line on stderr; 130 interrupted.
+Exit codes: 0 done; 1 a check failed (``being doctor``, ``being data``); 2 wrong input, with one line on stderr;
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Union
 
+from being_rt.dataset_jobs import Check, Convert
 from being_rt.errors import BeingError
 from being_rt.jobs import Demo, FilePath, Render, Say, Size, Talk, VideoJob
 from being_rt.train.config import TrainConfig
@@ -31,6 +34,7 @@ except ImportError:
     raise SystemExit(2) from None
 
 if TYPE_CHECKING:
+    from being_rt.dataset.check import CheckReport
     from being_rt.doctor import Finding
 
 DESCRIPTION = """being_rt: speech in, full-frame video of a person out, in real time.
@@ -70,6 +74,57 @@ class TrainCommand(Train):
             trained = f"{made.steps} steps in {duration(made.seconds)}, {made.images_per_second:.1f} images/s{quality}"
             print(f"{(made.avatar or made.folder).resolve()}: {trained}; report: {made.report}")
         return 0
+
+
+@dataclass(frozen=True)
+class CheckCommand(Check):
+    __doc__ = Check.__doc__
+    dataset: tyro.conf.Positional[FilePath]
+    """The data set's folder."""
+    json: bool = False
+    """Print JSON instead of lines."""
+
+    def execute(self) -> int:
+        report = self.run()
+        if self.json:
+            print(json.dumps(asdict(report), indent=1))
+        else:
+            _print_check(report)
+        return 0 if report.passed else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertCommand(Convert):
+    __doc__ = Convert.__doc__
+    source: tyro.conf.Positional[FilePath] = field(kw_only=False)
+    """The folder that the tracker wrote; its format is seen by its files."""
+
+    def execute(self) -> int:
+        with _counting("reading tracks", "copying frames") as progress:
+            made = self.run(progress)
+        for note in made.notes:
+            print(f"note: {note}")
+        _print_check(made.report)
+        size = "x".join(map(str, made.size))
+        print(f"{made.path.resolve()}: {made.frames} frames of {size}, took {made.elapsed:.1f} s")
+        return 0 if made.report.passed else 1
+
+
+DataCommand = Union[  # noqa: UP007 (as Command)
+    Annotated[CheckCommand, tyro.conf.subcommand("check", description=Check.__doc__)],
+    Annotated[ConvertCommand, tyro.conf.subcommand("convert", description=Convert.__doc__)],
+]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Data sets, what avatars are trained on."""
+
+    command: DataCommand
+    """What to do with one."""
+
+    def run(self) -> int:
+        return self.command.execute()
 
 
 @dataclass(frozen=True)
@@ -129,6 +184,7 @@ Command = Union[  # noqa: UP007 (tyro reads the annotations of a Union's members
     Annotated[SayCommand, tyro.conf.subcommand("say", description=Say.__doc__)],
     Annotated[Render, tyro.conf.subcommand("render", description=Render.__doc__)],
     Annotated[TrainCommand, tyro.conf.subcommand("train", description=Train.__doc__)],
+    Annotated[Data, tyro.conf.subcommand("data", description=Data.__doc__)],
     Annotated[Avatars, tyro.conf.subcommand("avatars", description=Avatars.__doc__)],
     Annotated[Info, tyro.conf.subcommand("info", description=Info.__doc__)],
     Annotated[Doctor, tyro.conf.subcommand("doctor", description=Doctor.__doc__)],
@@ -231,7 +287,9 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
     return registry
 
 
-def _make_video(job: VideoJob) -> int:
+@contextmanager
+def _counting(before: str, doing: str) -> Iterator[Callable[[int, int], None]]:
+    """A display of frames done and in all: a function to call after each. Nothing is shown where stderr is a file."""
     terminal = Console(stderr=True, highlight=False)
     columns = (
         SpinnerColumn(),
@@ -242,24 +300,42 @@ def _make_video(job: VideoJob) -> int:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as display:
-        task = display.add_task("preparing avatar and motion", total=None, count="", rate="")
+        task = display.add_task(before, total=None, count="", rate="")
         first = time.perf_counter()
 
         def report(done: int, total: int) -> None:
             nonlocal first
             if done == 1:
                 first = time.perf_counter()
-                display.reset(task, description="drawing", total=total)
+                display.reset(task, description=doing, total=total)
             rate = f"{(done - 1) / max(time.perf_counter() - first, 1e-9):.0f} fps" if done > 1 else ""
             display.update(task, completed=done, count=f"{done}/{total}", rate=rate)
 
-        result = job.run(report)
+        yield report
+
+
+def _make_video(job: VideoJob) -> int:
+    with _counting("preparing avatar and motion", "drawing") as progress:
+        result = job.run(progress)
     width, height = result.size
     print(
         f"{result.path.resolve()}: {result.duration:.2f} s of {width}x{height} video at {float(result.fps):.6g} fps "
         f"({result.frames} frames), took {result.elapsed:.1f} s, {result.speed:.1f} times real time"
     )
     return 0
+
+
+def _print_check(report: CheckReport) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    colours = {"error": "red", "warning": "yellow", "note": "default"}
+    for finding in report.findings:
+        line = Text(f"{finding.severity}: ", colours[finding.severity])
+        console.print(line.append(f"{finding.file}: {finding.message}", "default"))
+    overlap = "" if report.overlap is None else f", head and masks overlap by {report.overlap:.0%}"
+    if report.overlays:
+        console.print(Text(f"{len(report.overlays)} overlays in {Path(report.overlays[0]).parent}"))
+    verdict = "fit to train on" if report.passed else "not fit to train on: see the errors above"
+    console.print(Text(f"{report.path}: {report.frames} frames, {report.cameras} cameras{overlap}: {verdict}"))
 
 
 def _print_facts(facts: dict[str, Any]) -> None:

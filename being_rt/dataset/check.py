@@ -262,7 +262,8 @@ def _masks(dataset: Dataset, readable: Int32, whole: NDArray[np.bool_]) -> tuple
     for indices, message in ((empty, "is empty: nobody is in it"), (full, "is full: it cuts nothing out")):
         if indices:
             name = dataset.mask_files[indices[0]]
-            found.append(Finding("warning", str(name), f"{message}{_others(np.array(indices))}"))
+            all_empty: Severity = "error" if len(empty) == len(views) else "warning"
+            found.append(Finding(all_empty, str(name), f"{message}{_others(np.array(indices))}"))
     useful = [view for view in views if view.mask.any() and not view.mask.all()]
     try:
         verdict = judge(useful, dataset.rig) if useful else None

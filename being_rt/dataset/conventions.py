@@ -126,15 +126,15 @@ def judge(views: list[View], rig: Rig) -> Verdict:
 
     as_given = overlaps(lambda pose, motion: (pose, motion))
     given, best, text = float(as_given.mean()), float(as_given.mean()), None
-    heads = [drawn(view, faces, view.camera.world_to_camera.astype(np.float64), view.motion) for view in views]
-    inverted = float(np.mean([overlap(head, ~view.mask) for head, view in zip(heads, views, strict=True)]))
-    if inverted >= SIMILAR and inverted > given + CLEARLY:
-        return Verdict(given, inverted, INVERTED, True)
     for mistake in MISTAKES:
         corrected = overlaps(mistake.correct)
         # Of corrections that do nearly the same, the first, simplest one is named.
         if corrected.mean() > best + 0.02 and np.mean(corrected > as_given) >= 0.8:
             best, text = float(corrected.mean()), mistake.text
+    heads = [drawn(view, faces, view.camera.world_to_camera.astype(np.float64), view.motion) for view in views]
+    inverted = float(np.mean([overlap(head, ~view.mask) for head, view in zip(heads, views, strict=True)]))
+    if inverted >= SIMILAR and inverted > best + CLEARLY:
+        return Verdict(given, inverted, INVERTED, True)
     if text is not None and best >= SIMILAR and best > given + PERHAPS:
         return Verdict(given, best, text, best > given + CLEARLY)
     if given < SIMILAR:
