@@ -30,8 +30,8 @@ from being_rt.train.sampling import WEIGHTED, View
 from being_rt.train.tracks import Tracks
 from being_rt.train.upload import Upload
 
-PHOTOMETRIC = ("total", "l1", "dssim", "alpha")
-LARGEST_WEIGHT = 255 / 16  # of a pixel in the weight map's own unit
+PHOTOMETRIC = ("total", "l1", "dssim", "alpha")  # the total with factors applied, its terms without
+ONE, LARGEST = 16, 255  # a weight map's byte for weight 1, and the largest that it can have
 SPARE_ROOM = 1.5  # of what was needed when last looked at
 LEAST_ROOM = 1 << 16  # instances
 WARM_UP = 2  # eager steps before a capture, in which libraries make their allocations
@@ -196,6 +196,7 @@ class Stepper:
             workspace.capacity = max(workspace.capacity, roomy(int(needed.item())))
             workspace.reset()
         self._graphs.clear()
+        self._pool = torch.cuda.graph_pool_handle()  # the old one died with the last graph that used it
 
     def _measure(self, view: View) -> None:
         """Draw a view's present frames without any room, which says how much they take."""
@@ -263,14 +264,14 @@ class Stepper:
         sequence = self.tracks.sequence()
         frames = self.frames(view, sequence)
         layers = self.model.layers(frames, self.workspaces)
-        weight, unit = self._weights(row, view.size)
+        weight = self._weights(row, view.size)
         photometric = photometric_loss(
             layers.picture,
             target.view(torch.uint8).unflatten(-1, (-1, 4)),
             frames.background,
             weight,
-            l1=self._loss.l1 * unit,
-            dssim=self._loss.dssim * unit,
+            l1=self._loss.l1 * self._weights.factor,
+            dssim=self._loss.dssim * self._weights.factor,
             alpha=self._loss.alpha if self.feed.has_masks else 0.0,
             huber=self._loss.huber or None,
         )
@@ -279,9 +280,9 @@ class Stepper:
         total.backward()
         self.statistics.accumulate(layers, frames)
         self.names = (*PHOTOMETRIC, *terms)
-        values = torch.cat(
-            [total.detach()[None], photometric.detach()[1:], *(t.detach()[None] for t in terms.values())]
-        )
+        l1, dssim = photometric.detach()[1:3] * self._weights.factor
+        numbers = [total, l1, dssim, photometric[3], *terms.values()]
+        values = torch.stack([number.detach() for number in numbers])
         if self._losses is None:
             self._losses = values.clone()
         self._losses.copy_(values)
@@ -323,16 +324,17 @@ class WeightMap:
     """
 
     def __init__(self, loss: LossConfig) -> None:
-        self._unit = max(1.0, loss.mouth / LARGEST_WEIGHT, loss.eyes / LARGEST_WEIGHT)
         weights = {"mouth": loss.mouth, "left_eye": loss.eyes, "right_eye": loss.eyes}
         self._plain = all(weight == 1 for weight in weights.values())
-        self._base = max(1, round(16 / self._unit))
-        self._values = [max(1, min(255, round(16 * weights[name] / self._unit))) for name in WEIGHTED]
+        self._base = ONE if self._plain else max(1, min(ONE, int(LARGEST / max(weights.values()))))
+        self._values = [max(1, round(self._base * weights[name])) for name in WEIGHTED]
+        self.factor = ONE / self._base
+        """What a loss that was weighed by the map is to be multiplied by."""
 
-    def __call__(self, row: Tensor, size: tuple[int, int]) -> tuple[Tensor | None, float]:
-        """The map uint8 [B, H, W] of a batch's rows, None where all weights are 1; and the factor on the loss."""
+    def __call__(self, row: Tensor, size: tuple[int, int]) -> Tensor | None:
+        """The map uint8 [B, H, W] of a batch's rows; None where all weights are 1."""
         if self._plain:
-            return None, 1.0
+            return None
         boxes = row[:, 8:].unflatten(1, (len(WEIGHTED), 4))
         x = torch.arange(size[0], device=row.device) + 0.5
         y = torch.arange(size[1], device=row.device) + 0.5
@@ -341,7 +343,7 @@ class WeightMap:
         weight = torch.full((len(row), size[1], size[0]), self._base, dtype=torch.uint8, device=row.device)
         for k, value in enumerate(self._values):
             weight = weight.masked_fill(down[:, k, :, None] & across[:, k, None, :], value)
-        return weight, 16 / self._base
+        return weight
 
 
 def roomy(needed: int) -> int:
