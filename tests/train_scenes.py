@@ -17,6 +17,7 @@ from being_rt.flame.params import FlameParams
 from being_rt.flame.procedural import procedural_head
 from being_rt.flame.rig import Rig
 from being_rt.flame.skinning import bake_rig
+from being_rt.train.config import FeedConfig, ModelConfig, ScheduleConfig, TrackConfig, TrainConfig
 
 FOCAL = 2.0  # of the picture's height
 DISTANCE = 1.0  # metres
@@ -77,3 +78,24 @@ def make_dataset(
             mask = np.round(255 * inside).astype(np.uint8) if masks else None
             writer.add(picture, mask, motion[t], split="test" if t >= count - test else "train")
     return Dataset.load(path)
+
+
+def small_config(**schedule: Any) -> TrainConfig:
+    """A run of seconds: some hundred Gaussians, two frames a step, windows of 24 x 16 pixels."""
+    return TrainConfig(
+        model=ModelConfig(
+            head_gaussians=200,
+            hair_gaussians=20,
+            mouth_gaussians=20,
+            torso_gaussians=40,
+            anchors=8,
+            rank=4,
+            trunk_sizes=(16, 8),
+            code_size=4,
+            anchor_size=8,
+        ),
+        schedule=ScheduleConfig(**({"steps": 12, "batch": 2, "check_interval": 4, "relocate_interval": 4} | schedule)),
+        feed=FeedConfig(crops="foveated", window=(24, 16), whole_until=0.2),
+        tracks=TrackConfig(start=0.0),
+        seed=3,
+    )

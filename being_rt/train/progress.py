@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from being_rt.files import atomic_write, os_error_reason
 from being_rt.train.evaluate import Evaluation
 
 UInt8 = NDArray[np.uint8]
+
+LINE_SECONDS = 30.0  # between lines where there is no terminal to draw a bar on
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,7 @@ class TensorBoard(Observer):
 
 
 class Terminal(Observer):
-    """A line with a bar on a terminal, plain lines elsewhere.
+    """A line with a bar on a terminal; elsewhere a plain line now and then.
 
     Raises:
         MissingDependencyError: ``rich`` is not installed.
@@ -231,6 +234,7 @@ class Terminal(Observer):
         self._display = Progress(*columns, console=self._console, transient=True, disable=not alive)
         self._display.start()
         self._task = self._display.add_task("starting", total=None, state="")
+        self._last_line = time.perf_counter()
 
     def phase(self, name: str) -> None:
         self._display.reset(self._task, description=name, total=None, state="")
@@ -239,9 +243,11 @@ class Terminal(Observer):
         self._display.update(self._task, completed=done, total=total, state=f"{done}/{total}")
 
     def status(self, status: Status) -> None:
-        self._display.update(
-            self._task, description="training", completed=status.progress, total=1.0, state=describe(status)
-        )
+        line = describe(status)
+        self._display.update(self._task, description="training", completed=status.progress, total=1.0, state=line)
+        if not self._console.is_terminal and time.perf_counter() - self._last_line > LINE_SECONDS:
+            self._last_line = time.perf_counter()
+            self._console.print(line)
 
     def evaluation(self, status: Status, evaluation: Evaluation) -> None:
         self.message(

@@ -50,6 +50,7 @@ UInt8 = NDArray[np.uint8]
 
 CONFIGURATION, CHECKPOINT, LOG, PREVIEWS = "config.json", "checkpoint.safetensors", "log.jsonl", "previews"
 COLOUR_FRAMES = 16  # that the first colours are taken from
+EPSILON = 1e-15  # of Adam, as in 3DGS: gradients of single Gaussians are means over all pixels, and tiny
 BESIDE = 64 << 20  # bytes of log, previews, report and avatar that a run writes beside its checkpoints, at most
 
 
@@ -110,12 +111,12 @@ def train(
     """
     data = dataset if isinstance(dataset, Dataset) else Dataset.load(dataset)
     alone = group or Group(torch.device("cpu"))
-    with out_of_memory(alone.device):
-        run = _Run(data, config, Path(folder), resume, alone, observers)
-        try:
-            return run.go(lpips, sink)
-        finally:
-            run.close()
+    told = Observers(observers if alone.is_first else ())
+    try:
+        with out_of_memory(alone.device):
+            return _Run(data, config, Path(folder), resume, alone, told).go(lpips, sink)
+    finally:
+        told.close()
 
 
 class _Run:
@@ -128,10 +129,9 @@ class _Run:
         folder: Path,
         resume: bool,
         group: Group,
-        observers: tuple[Observer, ...],
+        tell: Observers,
     ) -> None:
-        self.group, self.folder = group, folder
-        self.tell = Observers(observers if group.is_first else ())
+        self.group, self.folder, self.tell = group, folder, tell
         self.times: dict[str, float] = {}
         self._make_folder()
         saved = load_checkpoint(folder / CHECKPOINT) if resume and (folder / CHECKPOINT).exists() else None
@@ -158,8 +158,9 @@ class _Run:
                 self.dataset.params, self.dataset.timestep[self.feed.frames], config.tracks, group.device
             )
             self._make_model(saved)
-            parameters = self.model.parameters | self.tracks.leaves
-            self.optimizer = FusedAdam(parameters, 0.0, eps=1e-15)
+            # By name, for a model from a checkpoint has them in another order than one that was just made.
+            parameters = dict(sorted((self.model.parameters | self.tracks.leaves).items()))
+            self.optimizer = FusedAdam(parameters, 0.0, eps=EPSILON)
             self.statistics = self.model.new_statistics()
             self.stepper = Stepper(
                 self.model, self.tracks, self.feed, self.optimizer, config.loss, self.statistics, group
@@ -178,17 +179,16 @@ class _Run:
         self._saved_step = self.clock.step if saved is not None else -1
         self._stop = threading.Event()
 
-    def close(self) -> None:
-        self.feed.close()
-        self.tell.close()
-
     # ----------------------------------------------------------------------------------------------------- the run
 
     def go(self, lpips: str | os.PathLike[str] | None, sink: Any) -> TrainResult:
         distance = Lpips(lpips, self.group.device) if lpips is not None else None
-        with self._interruptible(), self._timed("training"):
-            while not self.clock.done and not self._stopping():
-                self._block()
+        try:
+            with self._interruptible(), self._timed("training"):
+                while not self.clock.done and not self._stopping():
+                    self._block()
+        finally:
+            self.feed.close()
         self.times["training"] -= sum(self.times.get(name, 0.0) for name in ("evaluating", "saving"))
         self._save()
         complete = self.clock.done
