@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Union
 
+from being_rt.dataset.synth import Synthesize
 from being_rt.dataset_jobs import Check, Convert
 from being_rt.errors import BeingError
 from being_rt.jobs import Demo, FilePath, Render, Say, Size, Talk, VideoJob
@@ -110,9 +111,22 @@ class ConvertCommand(Convert):
         return 0 if made.report.passed else 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class SynthCommand(Synthesize):
+    __doc__ = Synthesize.__doc__
+
+    def execute(self) -> int:
+        with _counting("preparing avatar and motion", "recording") as progress:
+            made = self.run(progress)
+        size = "x".join(map(str, made.size))
+        print(f"{made.path.resolve()}: {made.frames} frames of {size}, took {made.elapsed:.1f} s")
+        return 0
+
+
 DataCommand = Union[  # noqa: UP007 (as Command)
     Annotated[CheckCommand, tyro.conf.subcommand("check", description=Check.__doc__)],
     Annotated[ConvertCommand, tyro.conf.subcommand("convert", description=Convert.__doc__)],
+    Annotated[SynthCommand, tyro.conf.subcommand("synth", description=Synthesize.__doc__)],
 ]
 
 

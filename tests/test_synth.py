@@ -169,6 +169,22 @@ def test_errors_are_found_before_anything_is_drawn(folder: Path, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tyro")
+    from being_rt.cli import main
+
+    given = ["data", "synth", "--avatar", str(folder / "egg.being"), "--out", str(tmp_path / "x"), "--size", "48x36"]
+    given += ["--frames", "5", "--fps", "10", "--views", "-30", "--tracking.jaw-bias", "2", "--device", "cpu"]
+    assert main(given) == 0
+    assert "6 frames of 48x36" in capsys.readouterr().out
+    data = Dataset.load(tmp_path / "x")
+    assert data.truth is not None
+    opened = np.degrees(data.params.jaw - data.truth.jaw)[-1, 0]
+    assert abs(opened) == pytest.approx(2, abs=1e-3)
+    assert main(given) == 2
+    assert "it exists" in capsys.readouterr().err
+
+
 def test_an_avatar_out_of_sight_is_refused(avatar: Avatar, tmp_path: Path) -> None:
     away = replace(avatar, camera=orbited(avatar.camera, np.array([0.0, 0.0, 5.0]), 90.0))
     save_avatar(away, tmp_path / "away.being")

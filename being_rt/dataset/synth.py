@@ -2,6 +2,10 @@
 
 What a capture cannot tell, this can: how far a trained avatar is from the person it learned, in expressions and from
 sides that it has not seen, and how much of that is the fault of the tracking.
+
+Synthesize(avatar="ada", out="ada-teacher", frames=750, size=(512, 512), seed=1).run()
+dataset = Dataset.load("ada-teacher")
+dataset.truth, truth_cameras(dataset)
 """
 
 from __future__ import annotations
@@ -47,16 +51,10 @@ class SynthResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Synthesize:
-    """Record an avatar as if it were a person: frames, masks and a track with errors, and the truth beside them.
+    """Record an avatar as if it were a person: frames, masks, a track with known errors, and the truth beside them.
 
     Split "train" is the start of the performance; "test" its end, with expressions and speech that training lacks;
     "views" shows moments of "test" from cameras beside the one that training has.
-
-    Example::
-
-        Synthesize(avatar="ada", out="ada-teacher", frames=750, size=(512, 512), seed=1).run()
-        dataset = Dataset.load("ada-teacher")
-        dataset.truth, truth_cameras(dataset)
     """
 
     out: str | Path
