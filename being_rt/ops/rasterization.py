@@ -15,9 +15,12 @@ from being_rt.ops.native import call, check_float
 SPLAT_FLOATS = 12
 SUM_FLOATS = 5
 LARGEST_PICTURE = 8192  # px a side
+TRANSMITTANCE_STOP = 1 / 1024  # as kernels/config.h has it
 
 
-def rasterize(splats: Tensor, size: tuple[int, int], stop: float = 1e-4, workspace: Workspace | None = None) -> Tensor:
+def rasterize(
+    splats: Tensor, size: tuple[int, int], stop: float = TRANSMITTANCE_STOP, workspace: Workspace | None = None
+) -> Tensor:
     """Blend splats from front to back.
 
     ``alpha_i = min(0.999, o_i exp(-1/2 d^T Q d))`` with d from the mean to the pixel's centre and Q the conic, skipped
@@ -35,7 +38,8 @@ def rasterize(splats: Tensor, size: tuple[int, int], stop: float = 1e-4, workspa
             px^-2), opacity 0..1, red, green, blue, depth (metres), and two numbers that are not read. Any order; equal
             depths keep theirs.
         size: width, height of the picture in px, 1 to 8192.
-        stop: a pixel takes no further splat once its transmittance is below; 0: all of them.
+        stop: a pixel takes no further splat once its transmittance is below, by default where the renderer stops, too;
+            0: all of them.
         workspace: on CUDA, fixed room for what is drawn, which a CUDA graph needs; None: as much as it takes, for which
             the host waits for the device. The CPU takes what it needs.
 

@@ -6,8 +6,8 @@
 // the same input gives the same bits. Slots ascend with splats, so that (depth, slot) orders as (depth, index) does.
 //
 // A thread takes a splat; one that may reach more than kShared tiles is taken by its whole warp. `sort` gives a warp a
-// tile and sorts up to 512 entries in registers; longer lists go to `sort_long`, a block each, in shared memory or,
-// beyond that, in place.
+// tile and sorts up to 512 entries in registers; longer lists go to `sort_long`, where a warp sorts 1024 and a block
+// what is more, in shared memory or, beyond that, in place.
 #include "kernels/common/blend.h"
 #include "kernels/common/tile_test.h"
 #include "kernels/device/warp_sort.cuh"
@@ -20,10 +20,10 @@ using cuda::kAllLanes;
 
 constexpr int kThreads = kBinThreads, kWarps = kThreads / 32;
 constexpr int kScanThreads = 1024;
-constexpr int kShared = 32;            // tiles from which on a warp shares a splat's
-constexpr uint32_t kRegisters = 512;   // entries that a warp sorts
-constexpr uint32_t kBlockKeys = 4096;  // entries that a block sorts in shared memory
-constexpr int kLongBlocks = 528;       // four for each multiprocessor of an H200
+constexpr int kShared = 32;                            // tiles from which on a warp shares a splat's
+constexpr uint32_t kRegisters = 512;                   // entries that a warp sorts
+constexpr uint32_t kBlockKeys = 2048;                  // entries that a block sorts in shared memory
+constexpr int kLongThreads = 128, kLongBlocks = 1056;  // eight for each multiprocessor of an H200
 // The blend rounds otherwise than the test of a tile does and must not find a splat missing: how far the test errs on
 // the safe side, in the exponent, base 2, and relative to its terms, which for a needle are large and cancel.
 constexpr float kMargin = 1e-3f, kRelativeMargin = 1e-6f;
@@ -301,13 +301,13 @@ __device__ void sort_by_block(uint64_t* keys, uint32_t count) {
         }
     };
     for (uint32_t size = 2; size <= padded; size *= 2) {
-        for (uint32_t i = threadIdx.x; i < padded / 2; i += kThreads) {
+        for (uint32_t i = threadIdx.x; i < padded / 2; i += kLongThreads) {
             const uint32_t within = i % (size / 2), first = i / (size / 2) * size;
             exchange(first + within, first + size - 1 - within);
         }
         __syncthreads();
         for (uint32_t stride = size / 4; stride > 0; stride /= 2) {
-            for (uint32_t i = threadIdx.x; i < padded / 2; i += kThreads) {
+            for (uint32_t i = threadIdx.x; i < padded / 2; i += kLongThreads) {
                 const uint32_t low = i / stride * stride * 2 + i % stride;
                 exchange(low, low + stride);
             }
@@ -316,20 +316,28 @@ __device__ void sort_by_block(uint64_t* keys, uint32_t count) {
     }
 }
 
-__global__ void __launch_bounds__(kThreads)
+// A list for each warp, as long as its registers hold them; then one for each block.
+__global__ void __launch_bounds__(kLongThreads)
     sort_long_kernel(const __grid_constant__ RasterizeStage<float> s, int tiles) {
     __shared__ uint64_t shared[kBlockKeys];
+    constexpr uint32_t kLongWarps = kLongThreads / 32;
     const uint32_t lists = s.tile_cursor[tiles + kLongTiles];
+    for (uint32_t i = blockIdx.x * kLongWarps + threadIdx.x / 32; i < lists; i += gridDim.x * kLongWarps) {
+        const uint32_t tile = s.long_tiles[i], begin = s.tile_begin[tile], count = s.tile_cursor[tile] - begin;
+        if (count <= 2 * kRegisters)
+            sort_tile<int(2 * kRegisters / 32)>(s.entries + begin, count, s.owner, threadIdx.x % 32);
+    }
     for (uint32_t i = blockIdx.x; i < lists; i += gridDim.x) {
         const uint32_t tile = s.long_tiles[i], begin = s.tile_begin[tile], count = s.tile_cursor[tile] - begin;
+        if (count <= 2 * kRegisters) continue;
         uint64_t* entries = s.entries + begin;
         const bool fits = count <= kBlockKeys;
         if (fits)
-            for (uint32_t j = threadIdx.x; j < count; j += kThreads) shared[j] = entries[j];
+            for (uint32_t j = threadIdx.x; j < count; j += kLongThreads) shared[j] = entries[j];
         __syncthreads();
         uint64_t* const keys = fits ? shared : entries;
         sort_by_block(keys, count);
-        for (uint32_t j = threadIdx.x; j < count; j += kThreads) entries[j] = owned(s.owner, keys[j]);
+        for (uint32_t j = threadIdx.x; j < count; j += kLongThreads) entries[j] = owned(s.owner, keys[j]);
         __syncthreads();
     }
 }
@@ -349,7 +357,7 @@ void launch_fill(const RasterizeStage<float>& s, cudaStream_t stream) {
     const int blocks = bin_blocks(splats), tiles = s.frames * tiles_across(s.width) * tiles_across(s.height);
     bin_kernel<true><<<blocks, kThreads, 0, stream>>>(s);
     sort_kernel<<<(tiles + kWarps - 1) / kWarps, kThreads, 0, stream>>>(s, blocks, tiles);
-    sort_long_kernel<<<kLongBlocks, kThreads, 0, stream>>>(s, tiles);
+    sort_long_kernel<<<kLongBlocks, kLongThreads, 0, stream>>>(s, tiles);
 }
 
 }  // namespace being::training
