@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from being_rt.dataset.conventions import CLEARLY, SIMILAR, Verdict, global_motion, judge, picture_lag, views_of
+from being_rt.dataset.conventions import IN_STEP, SIMILAR, Verdict, global_motion, judge, picture_lag, views_of
 from being_rt.dataset.dataset import Dataset, missing_files, open_dataset
 from being_rt.dataset.manifest import TRACKS
 from being_rt.dataset.overlay import overlay
@@ -31,7 +31,6 @@ TURN = 0.5  # radians between two frames
 LARGE_EXPRESSION = 8.0  # standard deviations of a FLAME coefficient
 SPACE_NEEDED = 2 << 30  # bytes: an avatar, a few checkpoints and the pictures of a report
 SPACE_LEAST = 200 << 20
-LAG_FRAMES = 250  # masks that are read to see whether pictures and tracks are in step
 
 
 @dataclass(frozen=True)
@@ -256,7 +255,7 @@ def _masks(dataset: Dataset, readable: Int32, whole: NDArray[np.bool_]) -> tuple
         found.append(Finding("warning", manifest, f"{few}: the background is learned with the person"))
     views = views_of(dataset, readable)
     if not views:
-        return None, found
+        return None, found + _lag(dataset, whole)
     empty = [view.frame for view in views if not view.mask.any()]
     full = [view.frame for view in views if view.mask.all()]
     for indices, message in ((empty, "is empty: nobody is in it"), (full, "is full: it cuts nothing out")):
@@ -286,21 +285,19 @@ def _masks(dataset: Dataset, readable: Int32, whole: NDArray[np.bool_]) -> tuple
 
 
 def _lag(dataset: Dataset, whole: NDArray[np.bool_]) -> list[Finding]:
-    masked = np.array([name is not None for name in dataset.mask_files])
-    one_camera = np.flatnonzero((dataset.camera_index == 0) & masked & whole)
-    ordered = one_camera[np.argsort(dataset.timestep[one_camera], kind="stable")][:LAG_FRAMES]
+    one_camera = np.flatnonzero((dataset.camera_index == 0) & whole)
+    ordered = one_camera[np.argsort(dataset.timestep[one_camera], kind="stable")]
     try:
-        lag, gained = picture_lag(dataset, ordered)
+        lag, part = picture_lag(dataset, ordered)
     except DatasetError as problem:
         return [Finding("error", dataset.image_files[int(ordered[0])], _without(problem, dataset))]
-    if lag == 0 or gained < CLEARLY:
+    if lag == 0 or part > IN_STEP:
         return []
-    frames = f"{abs(lag)} frame{'s' * (abs(lag) > 1)}"
-    order = (
-        f"{frames} {'late' if lag > 0 else 'early'}: picture n shows timestep n {'-' if lag > 0 else '+'} {abs(lag)}"
-    )
+    frames = f"{abs(lag)} frame{'s' * (abs(lag) > 1)} {'late' if lag > 0 else 'early'}"
+    order = f"picture n shows timestep n {'-' if lag > 0 else '+'} {abs(lag)}"
     hint = "trackers count from 0, FFmpeg's pictures from 1; see --frame-offset of `being data convert`"
-    return [Finding("error", dataset.image_files[int(ordered[0])], f"the pictures come {order} ({hint})")]
+    name = dataset.image_files[int(ordered[0])]
+    return [Finding("error", name, f"the pictures come {frames}: {order} ({hint})")]
 
 
 def _is_whole(dataset: Dataset, index: int, absent: set[str]) -> bool:

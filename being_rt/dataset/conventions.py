@@ -24,13 +24,18 @@ from being_rt.flame.rotations import matrices
 from being_rt.flame.skinning import skin
 
 Float64 = NDArray[np.float64]
+Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 
 LONG_SIDE = 160  # pixels that silhouettes are compared at
+COLOUR_SIDE = 320  # and colours: lips and lids must be seen
 CLEARLY = 0.12  # by how much more a mistake's correction must overlap to be named
 PERHAPS = 0.06  # or to be named as a possibility
 SIMILAR = 0.5  # and how much at least
 LAGS = range(-3, 4)
+WINDOW, LEAST_WINDOW = 64, 12  # successive frames that colours are followed over
+LEAST_SPREAD = 2.0  # of 255: below, nothing moves or nothing is to be seen
+IN_STEP = 0.9  # part of the variation of colours that another lag must come below to be named
 
 
 class View(NamedTuple):
@@ -83,9 +88,9 @@ def head_faces(rig: Rig) -> Int32:
     return np.ascontiguousarray(rig.faces[head[rig.faces].all(1)])
 
 
-def small_camera(camera: Camera) -> Camera:
-    """The camera at the size that silhouettes are compared at."""
-    scale = LONG_SIDE / max(camera.size)
+def small_camera(camera: Camera, side: int) -> Camera:
+    """The camera at a size whose longer side is ``side``."""
+    scale = side / max(camera.size)
     size = (max(1, round(camera.size[0] * scale)), max(1, round(camera.size[1] * scale)))
     intrinsics = camera.intrinsics.astype(np.float64)
     intrinsics[0] *= size[0] / camera.size[0]
@@ -102,7 +107,7 @@ def views_of(dataset: Dataset, indices: Iterable[int]) -> list[View]:
         params = dataset.params[int(dataset.timestep[index])]
         motion = global_motion(dataset.rig, params)[0]
         still = params.replace(rotation=np.zeros((1, 3)), translation=np.zeros((1, 3)))
-        camera = small_camera(dataset.cameras[dataset.camera_index[index]])
+        camera = small_camera(dataset.cameras[dataset.camera_index[index]], LONG_SIDE)
         vertices = skin(dataset.rig, still)[0].astype(np.float64)
         found.append(View(index, vertices, motion, camera, resized_mask(dataset.mask(index), camera.size)))
     return found
@@ -213,7 +218,7 @@ MISTAKES = (
         _moving(_inverse),
     ),
     Mistake(
-        "the camera's translation is in a unit four times too small, as with IMavatar's mesh: divide it by 4",
+        "the camera's translation is in quarters of a metre, as IMavatar's mesh is: divide it by 4",
         _camera(lambda pose: _scaled(pose, 0.25)),
     ),
     Mistake(
@@ -221,8 +226,7 @@ MISTAKES = (
         _camera(lambda pose: _scaled(pose, 4)),
     ),
     Mistake(
-        "the camera's translation is in a unit four times too small in every frame (it moves in the original): divide "
-        "it by 4",
+        "the camera's translation is in quarters of a metre in every frame (it moves in the original): divide it by 4",
         _moving(lambda pose: _scaled(pose, 0.25)),
     ),
 )
@@ -284,59 +288,79 @@ def _laid_on(points: NDArray[Any], scale: float, view: View) -> tuple[Bool, Floa
 
 
 def picture_lag(dataset: Dataset, indices: NDArray[Any]) -> tuple[int, float]:
-    """By how many frames the masks' motion comes after the tracks': (lag, correlation gained over lag 0).
+    """By how many frames the pictures come after the tracks, and how much less the face's colours then vary.
 
-    Compares, from frame to frame, how the head's centre moves with how the top part of the mask moves.
+    A point of the skin keeps its colour. Where tracks and pictures are out of step, it slides over lips, lids and brows
+    whenever the head moves, and the colour that it is seen with varies more.
 
     Args:
-        indices: frames of one camera in the order of time, with masks.
+        indices: frames of one camera in the order of time.
+
+    Returns:
+        The lag, and the variation with it as a part of the variation without; 0 and 1 where too little is to be seen.
     """
-    if len(indices) < 12:
-        return 0, 0.0
+    window = _liveliest(dataset, indices)
+    if len(window) < LEAST_WINDOW:
+        return 0, 1.0
+    camera = small_camera(dataset.cameras[dataset.camera_index[window[0]]], COLOUR_SIDE)
+    pictures = np.stack([_grey(dataset.image(int(index)), camera.size) for index in window])
+    first, last = int(dataset.timestep[window[0]]) - max(LAGS), int(dataset.timestep[window[-1]]) - min(LAGS)
+    face = face_regions(dataset.rig)["face"]
+    pixels, _ = project(skin(dataset.rig, dataset.params[first : last + 1])[:, face], camera)
+    spread = {lag: colour_spread(pictures, pixels[max(LAGS) - lag :][: len(window)]) for lag in LAGS}
+    if not np.isfinite(list(spread.values())).all() or spread[0] < LEAST_SPREAD:
+        return 0, 1.0
+    best = min(spread, key=lambda lag: spread[lag])
+    return best, spread[best] / spread[0]
+
+
+def colour_spread(pictures: Float32, pixels: Float64) -> float:
+    """How much the brightness at points varies over time: standard deviation of each point, median over points.
+
+    Args:
+        pictures: [T, H, W].
+        pixels: [T, n, 2] where each point is in each picture; points that leave the picture do not count.
+
+    Returns:
+        In units of the pictures; NaN where no point stays in them.
+    """
+    count, height, width = pictures.shape
+    limit = np.array([width, height]) - 1.0
+    inside = ((pixels >= 0.5) & (pixels - 0.5 < limit)).all((0, 2))
+    if not inside.any():
+        return float("nan")
+    corner = pixels[:, inside] - 0.5
+    x, y = np.moveaxis(corner.astype(np.intp), -1, 0)
+    u, v = np.moveaxis(corner - np.floor(corner), -1, 0)
+    t = np.arange(count)[:, None]
+    above = pictures[t, y, x] * (1 - u) + pictures[t, y, x + 1] * u
+    below = pictures[t, y + 1, x] * (1 - u) + pictures[t, y + 1, x + 1] * u
+    return float(np.median((above * (1 - v) + below * v).std(0)))
+
+
+def _liveliest(dataset: Dataset, indices: NDArray[Any]) -> NDArray[Any]:
+    """Up to ``WINDOW`` frames of successive timesteps in which the head moves most, with tracks before and behind."""
     steps = dataset.timestep[indices]
-    camera = dataset.cameras[dataset.camera_index[indices[0]]]
-    centre = dataset.rig.template[head_vertices(dataset.rig)].mean(0).astype(np.float64)
+    known = (steps >= max(LAGS)) & (steps < len(dataset.params) + min(LAGS))
+    indices, steps = indices[known], steps[known]
+    if len(indices) < LEAST_WINDOW:
+        return indices[:0]
+    centre = dataset.rig.joint_rest[3].astype(np.float64)
     motion = global_motion(dataset.rig, dataset.params)[steps]
-    neck = matrices(dataset.params.neck[steps])
-    joint = dataset.rig.joint_rest[1].astype(np.float64)
-    points = np.einsum("tij,tj->ti", motion[:, :3, :3], neck @ (centre - joint) + joint) + motion[:, :3, 3]
-    predicted, depth = project(points, camera)
-    if not np.isfinite(predicted).all():
-        return 0, 0.0
-    radius = 0.11 * float(camera.intrinsics[1, 1]) / float(np.median(depth))
-    seen = np.array([_mask_head(dataset.mask(int(i)), 2 * radius) for i in indices])
-    if not np.isfinite(seen).all():
-        return 0, 0.0
-    # The picture's own speed; jumps of a mask that fails for a frame are cut off.
-    speeds = [np.diff(track, axis=0) for track in (predicted, seen)]
-    limits = [3 * np.median(np.abs(speed)) + 1e-6 for speed in speeds]
-    a, b = (np.clip(speed, -limit, limit) for speed, limit in zip(speeds, limits, strict=True))
-    correlations = {lag: _correlation(a, b, lag) for lag in LAGS}
-    best = max(correlations, key=lambda lag: correlations[lag])
-    return best, correlations[best] - correlations[0] if correlations[best] > SIMILAR else 0.0
+    path = motion[:, :3, :3] @ centre + motion[:, :3, 3]
+    speed = np.concatenate([[0], np.linalg.norm(np.diff(path, axis=0), axis=1)])
+    length = min(WINDOW, len(indices))
+    starts = np.arange(len(indices) - length + 1)
+    unbroken = steps[starts + length - 1] - steps[starts] == length - 1
+    if not unbroken.any():
+        return indices[:0]
+    total = np.concatenate([[0], np.cumsum(speed)])
+    start = int(starts[unbroken][np.argmax((total[starts + length] - total[starts])[unbroken])])
+    return indices[start : start + length]
 
 
-def head_vertices(rig: Rig) -> Int32:
-    """Vertices of face and scalp."""
-    regions = face_regions(rig)
-    return np.union1d(regions["face"], regions["scalp"]).astype(np.int32)
+def _grey(picture: NDArray[np.uint8], size: tuple[int, int]) -> Float32:
+    from PIL import Image
 
-
-def _mask_head(mask: NDArray[np.uint8], height: float) -> tuple[float, float]:
-    """The middle of the uppermost ``height`` pixels of a mask, and its top."""
-    person = mask > 127
-    rows = np.flatnonzero(person.any(1))
-    if not rows.size:
-        return np.nan, np.nan
-    band = person[rows[0] : int(rows[0] + height) + 1]
-    # Alpha at the edge moves the top by parts of a pixel.
-    edge = mask[max(rows[0] - 1, 0)].max() / 255
-    return float(np.nonzero(band)[1].mean()), float(rows[0] - edge)
-
-
-def _correlation(a: Float64, b: Float64, lag: int) -> float:
-    """Of a [n, 2] with b, ``lag`` frames later, both axes together."""
-    count = len(a) - abs(lag)
-    first, second = a[max(0, -lag) :][:count], b[max(0, lag) :][:count]
-    scale = np.sqrt((first**2).sum(0) * (second**2).sum(0))
-    return float(np.mean((first * second).sum(0) / np.where(scale > 0, scale, 1)))
+    small = Image.fromarray(picture).convert("L").resize(size, Image.Resampling.BOX)
+    return np.asarray(small, np.float32)

@@ -12,6 +12,7 @@ from being_rt.flame.skinning import on_surface, skin
 UInt8 = NDArray[np.uint8]
 
 _EDGE, _LANDMARK = (80, 220, 255), (255, 60, 60)
+_STRENGTH = 110  # of edges, 0..255: the face must be seen through them
 _OUTSIDE = 0.45  # brightness of what the mask leaves out
 
 
@@ -33,12 +34,14 @@ def overlay(dataset: Dataset, index: int) -> UInt8:
     camera = dataset.cameras[dataset.camera_index[index]]
     inside = dataset.mask(index)[:, :, None].astype(np.float32) / 255
     shaded = (dataset.image(index) * (_OUTSIDE + (1 - _OUTSIDE) * inside)).astype(np.uint8)
-    picture = Image.fromarray(shaded)
-    draw = ImageDraw.Draw(picture)
+    lines = Image.new("L", camera.size)
+    draw = ImageDraw.Draw(lines)
     vertices = skin(dataset.rig, dataset.params[int(dataset.timestep[index])])[0]
     pixels, _ = project(vertices, camera)
     for start, end in pixels[near_edges(pixels, dataset.rig.faces)].tolist():
-        draw.line([*start, *end], fill=_EDGE)
+        draw.line([*start, *end], fill=_STRENGTH)
+    picture = Image.composite(Image.new("RGB", camera.size, _EDGE), Image.fromarray(shaded), lines)
+    draw = ImageDraw.Draw(picture)
     radius = max(1.0, max(camera.size) / 400)
     for landmarks in dataset.rig.landmarks.values():
         points, depth = project(on_surface(vertices, dataset.rig.faces, landmarks), camera)
