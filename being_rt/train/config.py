@@ -272,8 +272,8 @@ class TrackConfig:
     centred: bool = True
     """Corrections have mean 0 over the training frames, so that held-out frames, which get none, stay consistent."""
     steady_seconds: float = -1.0
-    """Width of the low-pass on the body's motion; what is faster moves the neck instead, with the head where it was.
-    0: off. -1: chosen from the tracks, long where they leave the neck unused."""
+    """Width of the low-pass on the translation, which carries the body; what is faster leans the neck instead, with the
+    head where it was. 0: off. -1: chosen from the tracks, longer where they leave the neck unused."""
 
     def check(self) -> None:
         _require(0 <= self.start <= 1, "tracks.start must be a share 0..1", self.start)

@@ -16,7 +16,6 @@ from being_rt.errors import FileFormatError
 from being_rt.files import reading
 from being_rt.flame.params import FlameParams
 from being_rt.flame.rig import Rig
-from being_rt.flame.rotations import matrices
 
 WINDOW, SIGMA = 11, 1.5
 C1, C2 = 0.01**2, 0.03**2
@@ -117,17 +116,13 @@ def body_shake(params: FlameParams, rig: Rig, camera: Camera) -> float:
     """By how many pixels, root mean square, the shoulders shake from frame to frame.
 
     From second differences over time, which slow motion leaves near 0, divided by the square root of 6: noise that is
-    independent in each frame has the deviation that this returns. 0 for fewer than three frames. The shoulders are two
-    points that follow the global joint, and one that follows the translation alone, as a torso's Gaussians do; 12 cm
-    beside and below that joint.
+    independent in each frame has the deviation that this returns. 0 for fewer than three frames. The shoulders are a
+    point 12 cm below the global joint that follows the translation alone, as most of a torso's Gaussians do.
     """
-    joint = rig.joint_rest[0].astype(np.float64)
-    points = joint + np.array([[0.12, -0.08, 0.0], [-0.12, -0.08, 0.0]])
-    turned = np.einsum("tij,pj->tpi", matrices(params.rotation), points - joint) + joint
-    still = np.broadcast_to(joint - [0, 0.12, 0], (len(params), 1, 3))
-    world = np.concatenate([turned, still], axis=1) + params.translation[:, None]
+    shoulders = rig.joint_rest[0].astype(np.float64) - [0, 0.12, 0]
+    world = shoulders + params.translation
     pose = camera.world_to_camera.astype(np.float64)
     seen = world @ pose[:3, :3].T + pose[:3, 3]
-    pixels = (seen / np.maximum(seen[..., 2:], 1e-6)) @ camera.intrinsics.astype(np.float64).T
-    jerk = np.diff(pixels[..., :2], n=2, axis=0)
-    return float(np.sqrt(np.mean(np.sum(jerk**2, axis=2)) / 6)) if len(jerk) else 0.0
+    pixels = (seen / np.maximum(seen[:, 2:], 1e-6)) @ camera.intrinsics.astype(np.float64).T
+    jerk = np.diff(pixels[:, :2], n=2, axis=0)
+    return float(np.sqrt(np.mean(np.sum(jerk**2, axis=1)) / 6)) if len(jerk) else 0.0

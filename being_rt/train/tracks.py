@@ -1,9 +1,9 @@
 """The motion that training starts from and refines: per frame what the face does, once for all what the camera is.
 
-Two things are done to a given track. Before training, :func:`steady` takes what is fast in the body's motion and gives
-it to the neck: trackers put their noise, and often all of the head's motion, into the global joint, where it would
-shake the shoulders. During training, :class:`Tracks` adds corrections that follow the pictures, cost something where
-they leave the given track, and cost more where the motion is not smooth in time.
+Two things are done to a given track. Before training, :func:`steady` takes what is fast out of the translation, which
+carries the shoulders, and lets the neck lean instead: trackers find the head, and put their noise, and often what its
+turns move, into the translation. During training, :class:`Tracks` adds corrections that follow the pictures, cost
+something where they leave the given track, and cost more where the motion is not smooth in time.
 
 The result is FlameParams again, with the meaning that every avatar and driver gives them, so the engine needs to know
 nothing of it.
@@ -24,6 +24,7 @@ from being_rt.errors import InvalidParameterError
 from being_rt.flame.params import WIDTHS, FlameParams
 from being_rt.flame.rig import Rig
 from being_rt.flame.rotations import axis_angles, quaternion_matrices, quaternions, slerp
+from being_rt.motion.behaviour import NECK_SHARE
 from being_rt.train.config import TrackConfig
 
 Float64 = NDArray[np.float64]
@@ -38,12 +39,12 @@ class _Unit(NamedTuple):
     smoothness: float
 
 
-# Corrections: about the error of a good monocular tracker. Accelerations: of the body, what a sitting person's
-# shoulders do between two frames, so that noise is far above it; of the face, what speech needs, which is free.
+# Corrections: about the error of a good monocular tracker. Accelerations: of the translation, what a sitting person's
+# shoulders do between two frames, so that noise is far above it; of all else, what speech needs, which is free.
 _UNITS = {
     "expression": _Unit(0.3, 0.5, 1e-4, 1e-5),
-    "rotation": _Unit(0.02, 0.002, 2e-4, 1e-4),
-    "neck": _Unit(0.02, 0.01, 2e-4, 5e-5),
+    "rotation": _Unit(0.01, 0.01, 2e-4, 1e-5),
+    "neck": _Unit(0.01, 0.01, 2e-4, 1e-5),
     "jaw": _Unit(0.03, 0.05, 2e-4, 1e-5),
     "eyes": _Unit(0.05, 0.1, 2e-4, 1e-6),
     "translation": _Unit(0.003, 0.0003, 2e-4, 1e-4),
@@ -52,7 +53,10 @@ _UNITS = {
 CUT_TURN, CUT_MOVE = 0.35, 0.05  # radians, metres between two frames: more is a cut, and nothing is smoothed across it
 UNUSED_NECK = 1e-6  # radians
 LEAN = 0.25  # radians that the neck's lower end may lean to keep the body still
-SWAY_SECONDS = 0.08  # low-pass on what leaning cannot absorb: motion along the neck, twice a frame at 25 fps
+BODY_SECONDS = 0.1, 1.0  # low-pass on the translation, where the neck is tracked and where it is not
+DEPTH_SECONDS = 0.15  # on the head's distance from the camera, which a picture hardly shows and a tracker guesses
+ALONG_SECONDS = 0.08  # on what leaning cannot absorb, motion along the neck: two frames at 25 fps
+GAP_SECONDS = 0.5  # between frames whose corrections say what is right in between
 
 
 class Motion(NamedTuple):
@@ -67,9 +71,9 @@ class Motion(NamedTuple):
 class Tracks:
     """The tracks of a dataset with corrections as leaf tensors, refined together with the avatar.
 
-    A correction of T timesteps is a tensor [T, width]. Timesteps that no training frame shows move by smoothness alone.
-    With ``config.centred`` the corrections' mean over the training timesteps is taken out, so that they cannot agree on
-    a pose that held-out frames do not know of.
+    A correction of T timesteps is a tensor [T, width]; those that no training frame shows have none. With
+    ``config.centred`` the corrections' mean over the others is taken out, so that they cannot agree on a pose that
+    held-out frames do not know of.
 
     Args:
         params: the given tracks, one row per timestep.
@@ -83,7 +87,8 @@ class Tracks:
 
     Example::
 
-        tracks = Tracks(steady(dataset.params, dataset.rig), dataset.timestep[train], config.tracks, "cuda")
+        params = steady(dataset.params, dataset.rig, dataset.cameras[0])
+        tracks = Tracks(params, dataset.timestep[train], config.tracks, "cuda")
         sequence = tracks.sequence()
         motion = tracks.gather(sequence, timestep)  # of a batch
         loss = loss + sum(tracks.terms(sequence).values())
@@ -103,10 +108,13 @@ class Tracks:
         self.fps = params.fps
         self.given = {name: torch.tensor(getattr(params, name), dtype=dtype, device=device) for name in WIDTHS}
         count = len(params)
-        share = np.bincount(np.unique(trained), minlength=count).astype(np.float64)
-        self._share = torch.tensor(share / share.sum(), dtype=dtype, device=device)
+        times = np.unique(trained).astype(np.int64)
+        shown = np.bincount(times, minlength=count).astype(np.float64)
+        self._shown = torch.tensor(shown[:, None], dtype=dtype, device=device)
+        self._share = torch.tensor(shown / shown.sum(), dtype=dtype, device=device)
         self._row = torch.arange(count, device=device)
-        self._joined = torch.tensor(_joined(params), dtype=dtype, device=device)[:, None]
+        self._times = torch.tensor(times, device=device)
+        self._acceleration = torch.tensor(_second_differences(params, times), dtype=dtype, device=device)
         rates = {name: getattr(config, name) for name in WIDTHS}
         self.leaves: dict[str, Tensor] = {}
         if config.refine:
@@ -134,7 +142,7 @@ class Tracks:
             if correction is not None:
                 if self.config.centred:
                     correction = correction - self._share @ correction
-                values[name] = given + correction
+                values[name] = given + self._shown * correction
         return values
 
     def gather(self, sequence: dict[str, Tensor], timestep: Tensor) -> Motion:
@@ -163,25 +171,40 @@ class Tracks:
         return torch.cat([lengths, centre, limits], dim=1)
 
     def terms(self, sequence: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What the corrections cost: mean over time of squares in natural units, weights applied. Scalars by name."""
+        """What the corrections cost: mean over time of squares in natural units, weights applied. Scalars by name.
+
+        Smoothness is that of the training timesteps, with the time between them as it is.
+        """
         closeness = smoothness = self._share.new_zeros(())
-        # Accelerations grow with the square of the time between frames.
-        tempo = (self.fps / 25.0) ** 2
         for name, given in self.given.items():
             if f"tracks.{name}" not in self.leaves:
                 continue
             unit = _UNITS[name]
             change = (sequence[name] - given) / unit.correction
             closeness = closeness + unit.closeness * change.square().sum(1).mean()
-            if len(given) > 2:
-                jerk = sequence[name].diff(n=2, dim=0) * self._joined * (tempo / unit.acceleration)
-                smoothness = smoothness + unit.smoothness * jerk.square().sum(1).mean()
+            if len(self._acceleration):
+                rows = sequence[name].index_select(0, self._times)
+                triples = torch.stack([rows[:-2], rows[1:-1], rows[2:]], dim=1)
+                acceleration = (self._acceleration[:, :, None] * triples).sum(1) / unit.acceleration
+                smoothness = smoothness + unit.smoothness * acceleration.square().sum(1).mean()
         return {"closeness": self.config.closeness * closeness, "smoothness": self.config.smoothness * smoothness}
 
     def params(self) -> FlameParams:
-        """The refined motion, all timesteps."""
+        """The refined motion, all timesteps.
+
+        Between training frames that are at most half a second apart it goes on smoothly: what they are corrected by,
+        interpolated. That is for whoever plays the motion; :meth:`sequence`, which is what is drawn, has it not.
+        """
         with torch.no_grad():
             values = {name: value.cpu().numpy() for name, value in self.sequence().items()}
+        shown = np.flatnonzero(self._shown.cpu().numpy())
+        rest = np.setdiff1d(np.arange(shown[0], shown[-1]), shown)
+        after = np.searchsorted(shown, rest)
+        rest = rest[shown[after] - shown[after - 1] <= GAP_SECONDS * self.fps]
+        for name, given in self.given.items():
+            correction = values[name] - given.cpu().numpy()
+            for column in range(correction.shape[1]):
+                values[name][rest, column] += np.interp(rest, shown, correction[shown, column])
         return FlameParams(**values, fps=self.fps)
 
     def camera(self, camera: Camera) -> Camera:
@@ -197,49 +220,53 @@ class Tracks:
 # ------------------------------------------------------------------------------------------------------ a steady body
 
 
-def steady(params: FlameParams, rig: Rig, seconds: float = -1.0) -> FlameParams:
-    """The same motion of the head with a body that moves slowly.
+def steady(params: FlameParams, rig: Rig, camera: Camera, seconds: float = -1.0) -> FlameParams:
+    """The same motion of the head on shoulders that move slowly.
 
-    The global joint's turn, and the place of the neck joint, go through a low-pass; that gives the body. The neck's
-    lower end then leans (by at most 14 degrees) so that the neck joint is where it was, and the neck joint turns so
-    that the head looks where it did. What is left, motion along the neck, goes to the whole person, without what is
-    faster than some two frames: that alone is lost.
+    The translation goes through a low-pass. The neck's lower end then leans (by at most 14 degrees) so that the neck
+    joint is where it was, and the neck joint turns so that the head looks where it did. What leaning cannot absorb,
+    motion along the neck, stays in the translation, without what is faster than some two frames; that, and what is fast
+    in the distance from the camera, is all that is lost.
+
+    A track that leaves the neck unused has the head's whole turn in the global joint, and what the turn moves in the
+    translation: most of the turn goes to the neck joint first, as drivers have it.
 
     Args:
         params: any motion.
         rig: of the person.
-        seconds: standard deviation of the low-pass. 0: ``params`` as they are. -1: 0.2, which takes noise out of a
-            body that was tracked; 4 (turn) and 1 (place) where the neck is unused, because then nobody tracked a body.
+        camera: that saw it.
+        seconds: standard deviation of the low-pass. 0: ``params`` as they are. -1: 0.1, which takes out noise; 1 where
+            the neck is unused, because then nobody tracked a body.
 
     Example::
 
-        settled = steady(dataset.params, dataset.rig)
+        settled = steady(dataset.params, dataset.rig, dataset.cameras[0])
     """
     if seconds == 0:
         return params
-    turn_seconds = move_seconds = seconds
-    if seconds < 0:
-        unused = np.abs(params.neck).max() < UNUSED_NECK
-        turn_seconds, move_seconds = (4.0, 1.0) if unused else (0.2, 0.2)
+    unused = np.abs(params.neck).max() < UNUSED_NECK
+    width = BODY_SECONDS[int(unused)] if seconds < 0 else seconds
+    axis = camera.world_to_camera[2, :3].astype(np.float64)
     parts = [params[cut] for cut in _takes(params)]
-    return FlameParams.concatenate([_steady_take(part, rig, turn_seconds, move_seconds) for part in parts])
+    return FlameParams.concatenate([_steady_take(part, rig, axis, bool(unused), width) for part in parts])
 
 
-def _steady_take(params: FlameParams, rig: Rig, turn_seconds: float, move_seconds: float) -> FlameParams:
+def _steady_take(params: FlameParams, rig: Rig, axis: Float64, unused: bool, seconds: float) -> FlameParams:
     joints = rig.joint_rest + np.einsum("jce,te->tjc", rig.joint_expression, params.expression, dtype=np.float64)
     base, bone = joints[:, 0], joints[:, 1] - joints[:, 0]
     turn = quaternions(params.rotation)
-    pivot = base + _turned(turn, bone) + params.translation  # where the neck joint is, and stays
-
-    body = _low_pass(_aligned(turn), turn_seconds * params.fps)
-    body /= np.linalg.norm(body, axis=1, keepdims=True)
-    upright = _turned(body, bone)
-    moved = _low_pass(pivot - upright - base, move_seconds * params.fps)
-    leaning = _product(_shortest(upright, pivot - base - moved), body)
-    left = pivot - base - moved - _turned(leaning, bone)
-    moved = moved + _low_pass(left, min(SWAY_SECONDS, move_seconds) * params.fps)
-
     head = _product(turn, quaternions(params.neck))
+    pivot = _turned(turn, bone) + params.translation + base  # where the neck joint is, and stays
+    depth = (pivot @ axis)[:, None]
+    pivot = pivot + (_low_pass(depth, DEPTH_SECONDS * params.fps) - depth) * axis
+
+    if unused:
+        turn = quaternions(slerp(np.zeros((len(params), 3)), axis_angles(head), np.full(len(params), 1 - NECK_SHARE)))
+    upright = _turned(turn, bone)
+    moved = _low_pass(pivot - upright - base, seconds * params.fps)
+    leaning = _product(_shortest(upright, pivot - base - moved), turn)
+    left = pivot - base - moved - _turned(leaning, bone)
+    moved = moved + _low_pass(left, min(ALONG_SECONDS, seconds) * params.fps)
     neck = _product(leaning * [1, -1, -1, -1], head)
     return params.replace(rotation=axis_angles(leaning), neck=axis_angles(neck), translation=moved)
 
@@ -255,12 +282,21 @@ def _takes(params: FlameParams) -> Iterator[slice]:
         start = int(end)
 
 
-def _joined(params: FlameParams) -> NDArray[np.float32]:
-    """1 for each three frames in a row that no cut divides, [T - 2]."""
-    joined = np.ones(max(0, len(params) - 2), np.float32)
-    for take in _takes(params):
-        joined[max(0, take.stop - 2) : take.stop] = 0
-    return joined
+def _second_differences(params: FlameParams, times: NDArray[np.int64]) -> Float64:
+    """Weights [n - 2, 3] of each three timesteps in a row that give the second derivative, in 1/25 s.
+
+    0 where a cut, or more than half a second, lies between them.
+    """
+    if len(times) < 3:
+        return np.zeros((0, 3))
+    seconds = np.diff(times) / params.fps
+    before, after = 25 * seconds[:-1], 25 * seconds[1:]
+    weights = 2 * np.stack([1 / before, -1 / before - 1 / after, 1 / after], axis=1) / (before + after)[:, None]
+    take = np.zeros(len(params), np.int64)
+    for start in _takes(params):
+        take[start] = start.start
+    whole = (take[times[:-2]] == take[times[2:]]) & (np.maximum(seconds[:-1], seconds[1:]) <= GAP_SECONDS)
+    return weights * whole[:, None]
 
 
 def _change(params: FlameParams) -> Float64:
@@ -278,12 +314,6 @@ def _low_pass(values: Float64, width: float) -> Float64:
     kernel /= kernel.sum()
     padded = np.pad(values, ((radius, radius), (0, 0)), mode="edge")
     return np.stack([np.convolve(column, kernel, mode="valid") for column in padded.T], axis=1)
-
-
-def _aligned(quaternion: Float64) -> Float64:
-    """q and -q are one rotation: each with the sign that is nearer to the one before."""
-    sign = np.sign(np.sum(quaternion[1:] * quaternion[:-1], axis=1))
-    return quaternion * np.concatenate([[1.0], np.cumprod(np.where(sign == 0, 1.0, sign))])[:, None]
 
 
 def _product(a: Float64, b: Float64) -> Float64:

@@ -139,7 +139,8 @@ class _Run:
         if saved is not None:
             self._check_same_run(saved, config, dataset)
         # From here on the dataset's motion is the steady one: for boxes, torso, training and evaluation alike.
-        self.dataset = replace(dataset, params=steady(dataset.params, dataset.rig, config.tracks.steady_seconds))
+        motion = steady(dataset.params, dataset.rig, _camera(dataset), config.tracks.steady_seconds)
+        self.dataset = replace(dataset, params=motion)
         self._identity = _identity(dataset)
 
         with self._timed("reading frames"):
@@ -197,12 +198,12 @@ class _Run:
             with self._timed("last evaluation"):
                 evaluations = self._final_evaluations(distance, sink)
         self.group.wait()
-        camera_index = int(self.dataset.camera_index[self.feed.frames[0]])
+        camera_index = _camera_index(self.dataset)
         return TrainResult(
             complete=complete,
             model=self.model,
             params=self.tracks.params(),
-            camera=self.tracks.camera(self.dataset.cameras[camera_index]),
+            camera=self.tracks.camera(_camera(self.dataset)),
             background=background_plate(self.dataset, camera_index),
             steps=self.clock.step,
             seconds=self.clock.seconds,
@@ -445,6 +446,16 @@ def _as_checkpoint_error(path: Path) -> Iterator[None]:
         yield
     except (KeyError, TypeError, AttributeError, InvalidParameterError) as problem:
         raise CheckpointError(f"{path} does not fit this run: {problem}") from problem
+
+
+def _camera_index(dataset: Dataset) -> int:
+    """The camera of the first training frame; the first camera where there is none, which the feed complains of."""
+    frames = dataset.split("train")
+    return int(dataset.camera_index[frames[0]]) if len(frames) else 0
+
+
+def _camera(dataset: Dataset) -> Camera:
+    return dataset.cameras[_camera_index(dataset)]
 
 
 def _identity(dataset: Dataset) -> dict[str, Any]:
