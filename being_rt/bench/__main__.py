@@ -1,5 +1,7 @@
 """``python -m being_rt.bench``: how fast frames are drawn here, by stage, and whether they are the right frames.
 
+With --training: how fast avatars are trained.
+
 Exit codes: 0; 1 if the picture guard failed or, with --compare, a row got slower by more than the noise and the
 threshold; 2 for wrong input or a device that failed.
 """
@@ -7,12 +9,13 @@ threshold; 2 for wrong input or a device that failed.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Sequence
 
 from being_rt.bench import cuda, measure, projection, report
 from being_rt.bench.environment import environment, peak_memory_megabytes
-from being_rt.errors import BeingError, DeviceError, InvalidParameterError
+from being_rt.errors import BeingError, DeviceError, InvalidParameterError, MissingDependencyError
 from being_rt.files import check_target
 from being_rt.renderer import MOST_SESSIONS, usable_cores
 
@@ -59,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=sorted(projection.TARGETS),
         help="what a smaller GPU would need, from a part of this one",
     )
+    parser.add_argument("--training", action="store_true", help="measure training: steps, stages, memory")
+    parser.add_argument(
+        "--batch", action="append", type=int, metavar="N", help="--training: frames a step (repeatable)"
+    )
+    parser.add_argument("--crops", choices=("auto", "whole", "foveated"), help="--training: parts of frames (whole)")
+    parser.add_argument("--steps", type=int, metavar="N", help="--training: measured per row, after a warm-up")
     parser.add_argument("--no-guard", action="store_true", help="do not compare pictures with the reference")
     parser.add_argument("--json", metavar="FILE", help="write the result to this file")
     parser.add_argument("--compare", metavar="FILE", help="judge this run against an earlier --json file")
@@ -72,6 +81,10 @@ def _run(options: argparse.Namespace) -> int:
     from being_rt.motion.driver import drive
     from being_rt.motion.viseme_driver import VisemeDriver
 
+    if options.training:
+        return _train(options)
+    if options.batch or options.crops or options.steps is not None:
+        raise InvalidParameterError("--batch, --crops and --steps are of --training")
     if not 1 <= options.threads <= 1024:
         raise InvalidParameterError(f"--threads must be 1..1024, got {options.threads}")
     device = chosen_device(options.device)
@@ -173,6 +186,18 @@ def _project(
     for count, stages, _ in results:
         print("\n" + projection.table(count, stages))
     return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    """Measure training, in a module of its own: it needs PyTorch."""
+    for name in ("threads", "seconds", "sessions", "no_graph", "profile", "project", "compare", "no_guard"):
+        if getattr(options, name) != _parser().get_default(name):
+            raise InvalidParameterError(f"--{name.replace('_', '-')} is not of --training")
+    if importlib.util.find_spec("torch") is None:
+        raise MissingDependencyError("training needs PyTorch; install it with: pip install 'being_rt[train]'")
+    from being_rt.bench.training_command import run
+
+    return run(options)
 
 
 def _cases(options: argparse.Namespace, avatar: measure.Avatar, device: str) -> list[measure.Case]:
