@@ -22,11 +22,17 @@ from being_rt.avatar.avatar import Camera
 from being_rt.dataset import Crop, Dataset, DatasetWriter
 from being_rt.dataset import writer as writer_module
 from being_rt.errors import BeingError, DatasetError, InvalidParameterError, UnsupportedVersionError
+from being_rt.flame.model import ExpressionMap
 from being_rt.flame.params import FlameParams
 from being_rt.flame.rig import Rig
+from being_rt.flame.rig_file import rig_tensors
 
 SIZE = (24, 16)
-RIG: Rig = make_avatar(seed=3, head_count=10, torso_count=5, segments=8, rings=6, rank=4).rig
+RIG: Rig = replace(
+    make_avatar(seed=3, head_count=10, torso_count=5, segments=8, rings=6, rank=4).rig,
+    expression_map=ExpressionMap(("jawOpen", "Lächeln"), np.arange(222, dtype=np.float32).reshape(2, 111)),
+    landmarks={"chin": (np.array([1, 4], np.int32), np.array([[1, 0, 0], [0.5, 0.25, 0.25]], np.float32))},
+)
 CROP = Crop(-10.0, 4.0, 48.0, 32.0, SIZE, (40, 40))
 
 
@@ -92,9 +98,14 @@ def test_what_is_written_comes_back(original: Path) -> None:
         assert np.array_equal(ds.cameras[index].world_to_camera, expected.world_to_camera)
         assert np.array_equal(ds.cameras[index].intrinsics, expected.intrinsics)
         assert ds.cameras[index].size == expected.size
-    for name in ("template", "faces", "expression_basis", "pose_basis", "joint_expression", "face_frames"):
-        assert np.array_equal(getattr(ds.rig, name), getattr(RIG, name))
+    read, written = rig_tensors(ds.rig), rig_tensors(RIG)
+    assert read.keys() == written.keys()
+    for name, array in written.items():
+        assert read[name].dtype == array.dtype
+        assert np.array_equal(read[name], array), name
     assert ds.rig.edition == RIG.edition
+    assert ds.rig.expression_map is not None
+    assert ds.rig.expression_map.names == ("jawOpen", "Lächeln")
 
 
 def test_pictures_come_back(original: Path) -> None:

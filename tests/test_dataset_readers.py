@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -26,12 +28,16 @@ from dataset_formats import (
     write_metrical,
     write_vhap,
 )
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from being_rt.dataset import Crop, Dataset
 from being_rt.dataset.convert import convert
-from being_rt.dataset.readers import ReadOptions, detect_format
-from being_rt.errors import DatasetError
+from being_rt.dataset.readers import ReadOptions, detect_format, read_recording
+from being_rt.dataset.readers.metrical import read_frame
+from being_rt.errors import BeingError, DatasetError
+from being_rt.flame.model import FlameModel
 from being_rt.flame.rotations import matrices, matrix_axis_angles, matrix_quaternions, quaternions
 
 TOLERANCE = 0.005  # pixels, of a head about 80 pixels high
@@ -66,11 +72,11 @@ def test_rotation_conversions() -> None:
 @pytest.mark.parametrize("opencv", [True, False], ids=["opencv", "pytorch3d"])
 def test_metrical(tmp_path: Path, opencv: bool) -> None:
     pytest.importorskip("torch")
-    given = truth(moving=True, posed=False)
+    known = truth(moving=True, posed=False)
     if not opencv:
-        given.intrinsics[1, 1] = given.intrinsics[0, 0]  # one focal length
-    dataset = converted(write_metrical(tmp_path / "duda", given, opencv=opencv))
-    assert error_px(dataset, given.pixels()) < TOLERANCE
+        known.intrinsics[1, 1] = known.intrinsics[0, 0]  # one focal length
+    dataset = converted(write_metrical(tmp_path / "duda", known, opencv=opencv))
+    assert error_px(dataset, known.pixels()) < TOLERANCE
     assert len(dataset.cameras) == 1
     assert dataset.name == "duda"
     assert np.abs(dataset.params.rotation).max() > 0.05  # the camera's motion became the head's
@@ -81,12 +87,12 @@ def test_metrical(tmp_path: Path, opencv: bool) -> None:
 def test_metrical_eyelids(tmp_path: Path) -> None:
     """The tracker closes the lids after skinning, left first; FLAME's joints rest, so it may come before as well."""
     pytest.importorskip("torch")
-    given = truth(moving=True, posed=False)
+    known = truth(moving=True, posed=False)
     lids = np.random.default_rng(3).uniform(0, 1, (FRAMES, 2))
-    given.vertices += np.einsum("vae,te->tva", model().eyelid_basis.astype(np.float64), lids)
-    given.fields["eyelids"] = lids
-    source = write_metrical(tmp_path / "duda", given)
-    assert error_px(converted(source), given.pixels()) < TOLERANCE
+    known.vertices += np.einsum("vae,te->tva", model().eyelid_basis.astype(np.float64), lids)
+    known.fields["eyelids"] = lids
+    source = write_metrical(tmp_path / "duda", known)
+    assert error_px(converted(source), known.pixels()) < TOLERANCE
     without_lids = replace(model(), eyelid_basis=np.zeros_like(model().eyelid_basis))
     notes = convert(source, tmp_path / "b", without_lids)[1]
     assert any("l_eyelid.npy" in note for note in notes)
@@ -115,81 +121,81 @@ def test_a_larger_frame_offset_must_be_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tracks", ["text", "frames", "frames elsewhere"])
 def test_insta(tmp_path: Path, tracks: str) -> None:
-    given = truth(moving=True, posed=False, seed=2)
-    source = write_insta(tmp_path / "obama", given)
+    known = truth(moving=True, posed=False, seed=2)
+    source = write_insta(tmp_path / "obama", known)
     options: dict[str, Any] = {}
     if tracks == "text":
-        write_insta_extras(source, given, ("jaw", "eyes", "eyelids", "shape"))
+        write_insta_extras(source, known, ("jaw", "eyes", "eyelids", "shape"))
     else:
         pytest.importorskip("torch")
-        write_metrical(source if tracks == "frames" else tmp_path / "tracked", given)
+        write_metrical(source if tracks == "frames" else tmp_path / "tracked", known)
         if tracks != "frames":
             options["tracks"] = tmp_path / "tracked" / "checkpoint"
     assert detect_format(source).name == "insta"
     dataset = converted(source, **options)
-    assert error_px(dataset, given.pixels()) < TOLERANCE
+    assert error_px(dataset, known.pixels()) < TOLERANCE
     assert dataset.splits == ("train",) * 3 + ("test",) * 2
     check_pictures(dataset)
 
 
 def test_insta_with_the_expression_alone(tmp_path: Path) -> None:
-    given = truth(moving=True, posed=False)
-    source = write_insta(tmp_path / "obama", given)
+    known = truth(moving=True, posed=False)
+    source = write_insta(tmp_path / "obama", known)
     with pytest.raises(DatasetError, match=r"does not say who it is: give the shape"):
         converted(source)
-    dataset, notes = convert(source, tmp_path / "out", model(), ReadOptions(shape=given.shape, test_frames=1))
+    dataset, notes = convert(source, tmp_path / "out", model(), ReadOptions(shape=known.shape, test_frames=1))
     assert any("no jaw, eyes, eyelids in this data set" in note for note in notes)
     rest = Truth(
-        given.shape, {**given.fields, "jaw": np.zeros((5, 3)), "eyes": np.zeros((5, 6))}, given.poses, given.intrinsics
+        known.shape, {**known.fields, "jaw": np.zeros((5, 3)), "eyes": np.zeros((5, 6))}, known.poses, known.intrinsics
     )
     assert error_px(dataset, rest.pixels()) < TOLERANCE
     assert dataset.splits.count("test") == 1
 
 
 def test_vhap(tmp_path: Path) -> None:
-    given = truth(moving=False, posed=True)
-    dataset = converted(write_vhap(tmp_path / "306", given))
-    assert error_px(dataset, given.pixels()) < TOLERANCE
-    assert np.allclose(dataset.params.rotation, given.fields["rotation"], atol=1e-6)  # nothing had to be moved
+    known = truth(moving=False, posed=True)
+    dataset = converted(write_vhap(tmp_path / "306", known))
+    assert error_px(dataset, known.pixels()) < TOLERANCE
+    assert np.allclose(dataset.params.rotation, known.fields["rotation"], atol=1e-6)  # nothing had to be moved
     check_pictures(dataset)
 
 
 def test_vhap_with_an_offset_of_every_vertex(tmp_path: Path) -> None:
     plain = truth(moving=False, posed=True)
     offset = np.random.default_rng(4).normal(0, 0.004, (model().vertex_count, 3))
-    given = Truth(plain.shape, plain.fields, plain.poses, plain.intrinsics, static_offset=offset)
-    source = write_vhap(tmp_path / "306", given)
+    known = Truth(plain.shape, plain.fields, plain.poses, plain.intrinsics, static_offset=offset)
+    source = write_vhap(tmp_path / "306", known)
     dataset, notes = convert(source, tmp_path / "out", model())
-    assert error_px(dataset, given.pixels()) < TOLERANCE
+    assert error_px(dataset, known.pixels()) < TOLERANCE
     assert any("120 vertices beyond the model's" in note for note in notes)
 
 
 def test_vhap_with_several_cameras_and_splits(tmp_path: Path) -> None:
-    given = truth(moving=False, posed=True)
-    other = given.poses[0].copy()
+    known = truth(moving=False, posed=True)
+    other = known.poses[0].copy()
     other[:3, :3] = other[:3, :3] @ matrices(np.array([0, 0.6, 0]))
-    dataset = converted(write_vhap(tmp_path / "306", given, (other,), split=True))
+    dataset = converted(write_vhap(tmp_path / "306", known, (other,), split=True))
     assert len(dataset.cameras) == 2
     assert len(dataset.params) == FRAMES
     assert dataset.count == 2 * FRAMES
     assert dataset.timestep.tolist() == np.repeat(np.arange(FRAMES), 2).tolist()
     assert dataset.splits == ("train", "views") * (FRAMES - 1) + ("test", "test")
-    seen = Truth(given.shape, given.fields, np.tile(other, (FRAMES, 1, 1)), given.intrinsics).pixels()
-    assert error_px(dataset, np.stack([given.pixels(), seen], 1).reshape(2 * FRAMES, -1, 2)) < TOLERANCE
+    seen = Truth(known.shape, known.fields, np.tile(other, (FRAMES, 1, 1)), known.intrinsics).pixels()
+    assert error_px(dataset, np.stack([known.pixels(), seen], 1).reshape(2 * FRAMES, -1, 2)) < TOLERANCE
     check_pictures(dataset)
 
 
 def test_a_moving_camera_and_a_posed_head_become_one_motion(tmp_path: Path) -> None:
-    given = truth(moving=True, posed=True)
-    assert error_px(converted(write_vhap(tmp_path / "306", given)), given.pixels()) < TOLERANCE
+    known = truth(moving=True, posed=True)
+    assert error_px(converted(write_vhap(tmp_path / "306", known)), known.pixels()) < TOLERANCE
 
 
 @pytest.mark.parametrize("pixels", [False, True])
 @pytest.mark.parametrize("moving", [False, True])
 def test_imavatar(tmp_path: Path, moving: bool, pixels: bool) -> None:
-    given = truth(moving=moving, posed=True, translated=False)
-    dataset = converted(write_imavatar(tmp_path / "MVI_1810", given, pixels=pixels))
-    assert error_px(dataset, given.pixels()) < TOLERANCE
+    known = truth(moving=moving, posed=True, translated=False)
+    dataset = converted(write_imavatar(tmp_path / "MVI_1810", known, pixels=pixels))
+    assert error_px(dataset, known.pixels()) < TOLERANCE
     if not moving:
         assert not dataset.params.translation.any()
     check_pictures(dataset)
@@ -255,9 +261,9 @@ def test_tracks_of_a_padded_and_resized_crop_on_the_original_frames(
     """The tracker saw a square of 128; the data set is of the frames as they were filmed."""
     if kind == "metrical":
         pytest.importorskip("torch")
-    given = truth(kind in ("metrical", "insta"), kind in ("vhap", "imavatar"), translated=kind == "vhap")
+    known = truth(kind in ("metrical", "insta"), kind in ("vhap", "imavatar"), translated=kind == "vhap")
     filmed = Truth(
-        given.shape, given.fields, given.poses, np.array([[700.0, 0, 150], [0, 700.0, 90], [0, 0, 1]]), original
+        known.shape, known.fields, known.poses, np.array([[700.0, 0, 150], [0, 700.0, 90], [0, 0, 1]]), original
     )
     left, right, top, bottom = box or (0, original[0], 0, original[1])
     side = max(right - left, bottom - top)
@@ -266,11 +272,11 @@ def test_tracks_of_a_padded_and_resized_crop_on_the_original_frames(
     k = filmed.intrinsics.copy()
     k[:2, 2] = (k[:2, 2] - [left - across, top - down]) * scale
     k[[0, 1], [0, 1]] *= scale
-    tracked = Truth(given.shape, given.fields, given.poses, k, (128, 128))
+    tracked = Truth(known.shape, known.fields, known.poses, k, (128, 128))
     write = {"metrical": write_metrical, "insta": write_insta, "vhap": write_vhap, "imavatar": write_imavatar}[kind]
     source = write(tmp_path / "tracked", tracked)
     if kind == "insta":
-        write_insta_extras(source, given, ("jaw", "eyes", "shape"))
+        write_insta_extras(source, known, ("jaw", "eyes", "shape"))
     for i in range(FRAMES):
         number = i + 1 if kind == "imavatar" else i
         save(tmp_path / "film" / f"frame_{number:04d}.png", picture(i, original))
@@ -458,10 +464,10 @@ def test_frames_that_are_not_the_trackers(tmp_path: Path) -> None:
 
 
 def test_formats_are_recognised(tmp_path: Path) -> None:
-    given = truth(False, True)
-    assert detect_format(write_vhap(tmp_path / "a", given)).name == "vhap"
-    assert detect_format(write_imavatar(tmp_path / "b", given)).name == "imavatar"
-    assert detect_format(write_insta(tmp_path / "c", given)).name == "insta"
+    known = truth(False, True)
+    assert detect_format(write_vhap(tmp_path / "a", known)).name == "vhap"
+    assert detect_format(write_imavatar(tmp_path / "b", known)).name == "imavatar"
+    assert detect_format(write_insta(tmp_path / "c", known)).name == "insta"
     (tmp_path / "d" / "checkpoint").mkdir(parents=True)
     (tmp_path / "d" / "checkpoint" / "00000.frame").touch()
     assert detect_format(tmp_path / "d").name == "metrical"
@@ -485,8 +491,8 @@ def test_another_edition_is_said(tmp_path: Path) -> None:
 
 
 def test_a_union_names_files_beside_its_folder(tmp_path: Path) -> None:
-    given = truth(False, True)
-    write_vhap(tmp_path / "first", given)
+    known = truth(False, True)
+    write_vhap(tmp_path / "first", known)
     table = json.loads((tmp_path / "first" / "transforms.json").read_text())
     for entry in table["frames"]:
         entry |= {key: f"../first/{entry[key]}" for key in ("file_path", "fg_mask_path", "flame_param_path")}
@@ -494,8 +500,88 @@ def test_a_union_names_files_beside_its_folder(tmp_path: Path) -> None:
     for part, frames in (("train", table["frames"][:3]), ("test", table["frames"][3:])):
         (tmp_path / "union" / f"transforms_{part}.json").write_text(json.dumps({**table, "frames": frames}))
     dataset = converted(tmp_path / "union")
-    assert error_px(dataset, given.pixels()) < TOLERANCE
+    assert error_px(dataset, known.pixels()) < TOLERANCE
     assert dataset.splits == ("train",) * 3 + ("test",) * 2
+
+
+def small_model() -> FlameModel:
+    """Twelve vertices, so that a thousand recordings can be read in a moment."""
+    few = np.arange(12)
+    return replace(
+        model(),
+        template=model().template[few],
+        faces=np.array([[0, 1, 2], [2, 3, 4]], np.int32),
+        **{name: getattr(model(), name)[few] for name in ("shape_basis", "expression_basis", "eyelid_basis")},
+        **{name: getattr(model(), name)[few] for name in ("pose_basis", "skinning_weights")},
+        joint_regressor=np.full((5, 12), 1 / 12, np.float32),
+        uv=None,
+        uv_faces=None,
+        regions={},
+        landmarks={},
+    )
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("../../x"),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("sources")
+    known = truth(False, False)
+    return {
+        "transforms.json": write_vhap(folder / "vhap", known),
+        "flame_params.json": write_imavatar(folder / "imavatar", known),
+        "insta": write_insta(folder / "insta", known),
+    }
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_value_anywhere_in_foreign_json(sources: dict[str, Path], data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(sources)))
+    path = sources[name] / (name if name.endswith(".json") else "transforms.json")
+    good = path.read_bytes()
+    table = json.loads(good)
+    where: Any = table
+    while True:
+        key = data.draw(st.sampled_from(sorted(where)) if isinstance(where, dict) else st.integers(0, len(where) - 1))
+        if not isinstance(where[key], dict | list) or not where[key] or data.draw(st.booleans()):
+            break
+        where = where[key]
+    where[key] = data.draw(json_values)
+    try:
+        path.write_text(json.dumps(table), encoding="utf-8")
+        read_recording(sources[name], small_model(), ReadOptions(shape=np.zeros(5)))
+    except BeingError as problem:
+        assert "\n" not in str(problem)  # noqa: PT017
+    finally:
+        path.write_bytes(good)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_damaged_frames_raise_our_errors_alone(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    pytest.importorskip("torch")
+    good = frame_bytes()
+    start = data.draw(st.integers(0, len(good) - 1))
+    end = data.draw(st.integers(start, min(len(good), start + 30)))
+    path = tmp_path_factory.getbasetemp() / "damaged.frame"
+    path.write_bytes(good[:start] + data.draw(st.binary(max_size=10)) + good[end:])
+    try:
+        read_frame(path)
+    except BeingError as problem:
+        assert "\n" not in str(problem)  # noqa: PT017
+
+
+@cache
+def frame_bytes() -> bytes:
+    with TemporaryDirectory() as folder:
+        write_metrical(Path(folder), truth(True, False))
+        return (Path(folder) / "checkpoint" / "00002.frame").read_bytes()
 
 
 def test_size_of_test_frames(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from being_rt.errors import BeingError, FileFormatError, InvalidParameterError
 from being_rt.files import atomic_write, reading
 from being_rt.flame.model import EXPRESSION_COUNT, POSE_FEATURE_COUNT, ExpressionMap, check_landmarks
 from being_rt.flame.rig import Rig
-from being_rt.tensor_file import FILE_LIMIT, decode_tensors_and_metadata, encode_tensors
+from being_rt.tensor_file import FILE_LIMIT, decode_tensors_and_metadata, encode_tensors, json_object
 
 RIG_TENSORS: dict[str, Specification] = {
     "rig.template": ("float32", ("V", 3)),
@@ -31,6 +31,7 @@ RIG_TENSORS: dict[str, Specification] = {
 }
 WEIGHT_TOLERANCE = 1e-3  # of weights that sum to 1; float16 or text on the way costs this much
 _MATRIX = "expression_map.matrix"
+_METADATA = "rig"
 
 
 def rig_tensors(rig: Rig) -> dict[str, NDArray[Any]]:
@@ -119,7 +120,8 @@ def save_rig(rig: Rig, path: str | os.PathLike[str], error: type[BeingError] = F
     """
     check_rig(rig)
     names = None if rig.expression_map is None else list(rig.expression_map.names)
-    metadata = {"edition": rig.edition, "expressions": json.dumps(names)}
+    # In one entry, because safetensors writes several in any order.
+    metadata = {_METADATA: json.dumps({"edition": rig.edition, "expressions": names}, ensure_ascii=False)}
     with atomic_write(path, error) as temporary:
         temporary.write_bytes(encode_tensors(rig_tensors(rig), metadata))
 
@@ -136,7 +138,7 @@ def load_rig(path: str | os.PathLike[str], error: type[BeingError] = FileFormatE
             raise ValueError(f"it is longer than {FILE_LIMIT >> 20} MB")
         tensors, metadata = decode_tensors_and_metadata(memoryview(file.read_bytes()), file.name)
         try:
-            rig = take_rig(tensors, metadata.get("edition", "unknown"), _expressions(metadata))
+            rig = take_rig(tensors, *_described(metadata))
             check_rig(rig)
         except InvalidParameterError as problem:  # readable, but not a valid rig
             raise ValueError(str(problem)) from problem
@@ -145,10 +147,11 @@ def load_rig(path: str | os.PathLike[str], error: type[BeingError] = FileFormatE
         return rig
 
 
-def _expressions(metadata: dict[str, str]) -> tuple[str, ...] | None:
-    names = json.loads(metadata.get("expressions", "null"))
-    if names is None:
-        return None
-    if not isinstance(names, list) or not all(isinstance(name, str) and name.isprintable() for name in names):
-        raise ValueError("the names of its expressions are not text")
-    return tuple(names)
+def _described(metadata: dict[str, str]) -> tuple[str, tuple[str, ...] | None]:
+    """Edition and names of the expressions."""
+    table = json_object(metadata.get(_METADATA, "").encode(), f"metadata {_METADATA!r}")
+    edition, names = table.get("edition"), table.get("expressions")
+    listed = names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names))
+    if not isinstance(edition, str) or not listed:
+        raise ValueError("its metadata do not say the edition and the names of the expressions")
+    return edition, None if names is None else tuple(names)

@@ -17,6 +17,7 @@ Float64 = NDArray[np.float64]
 # OpenGL's camera looks along -Z with Y up, OpenCV's along +Z with Y down; PyTorch3D's along +Z with X left and Y up.
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 PYTORCH3D_TO_OPENCV = np.diag([-1.0, -1.0, 1.0, 1.0])
+_FARTHEST = 1e7  # metres or pixels; float32 has no tenth of a pixel beyond
 _STILL = 1e-5  # metres, and about radians: below, a camera stands
 
 
@@ -29,8 +30,8 @@ def rigid(matrix: Any, where: str, tolerance: float = 1e-2) -> Float64:
     pose = np.eye(4)
     given = np.asarray(matrix, np.float64)
     pose[:3] = given[:3]
-    if not np.isfinite(pose).all():
-        raise DatasetError(f"{where} has a camera that is not finite; track it again")
+    if not np.abs(pose).max() < _FARTHEST:
+        raise DatasetError(f"{where} has a camera that is not finite, or farther away than anything; track it again")
     rotation = pose[:3, :3]
     if np.linalg.det(rotation) < 0:
         raise DatasetError(f"{where} has a camera that mirrors (determinant -1): an axis is flipped")
@@ -43,7 +44,7 @@ def rigid(matrix: Any, where: str, tolerance: float = 1e-2) -> Float64:
 def pinhole(focal_x: float, focal_y: float, centre_x: float, centre_y: float, where: str) -> Float64:
     """Intrinsics [3, 3] in pixels. Raises ``DatasetError`` where they cannot be."""
     numbers = np.array([focal_x, focal_y, centre_x, centre_y])
-    if not np.isfinite(numbers).all() or min(focal_x, focal_y) <= 0:
+    if not np.abs(numbers).max() < _FARTHEST or min(focal_x, focal_y) <= 0:
         raise DatasetError(f"{where} has impossible intrinsics: focal lengths {focal_x}, {focal_y}")
     return np.array([[focal_x, 0, centre_x], [0, focal_y, centre_y], [0, 0, 1]])
 
