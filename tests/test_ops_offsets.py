@@ -13,7 +13,14 @@ from torch.autograd import gradcheck
 
 from being_rt import reference
 from being_rt.errors import InvalidParameterError
-from being_rt.ops.offsets import AnchorNetwork, AnchorTable, anchor_latents, blend_offsets, point_offsets
+from being_rt.ops.offsets import (
+    AnchorNetwork,
+    AnchorTable,
+    anchor_latents,
+    blend_offsets,
+    penalised_offsets,
+    point_offsets,
+)
 
 DOUBLE = torch.float64
 
@@ -151,6 +158,72 @@ def test_blend_refuses_ranks_and_tables() -> None:
         AnchorTable.of(given.anchor_index, 2)
 
 
+# --------------------------------------------------------------------------------------------------- penalised_offsets
+
+
+def factors() -> tuple[Tensor, Tensor]:
+    """Penalty and scale [13]; the scale of a channel is 0."""
+    scale = randn(12, 13)
+    scale[4] = 0
+    return randn(11, 13), scale
+
+
+def plain_offsets(given: Blend, penalty: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    offsets = reference_blend(*given) * scale
+    return offsets, (penalty * offsets).square().mean()
+
+
+def penalised(given: Blend, *rest: Tensor) -> tuple[Tensor, Tensor]:
+    penalty, scale = (value.to(given.basis) for value in rest)
+    return penalised_offsets(*given, penalty, AnchorTable.of(given.anchor_index, 7), scale)
+
+
+def penalised_gradients(function, given: Blend, of_offsets: float, of_cost: float) -> tuple[Tensor, ...]:
+    """Offsets and cost, and the gradients of a linear function of them; a factor of 0 leaves its part out."""
+    leaves = given._replace(latent=given.latent.clone(), basis=given.basis.clone())
+    wanted = leaves.latent.requires_grad_(), leaves.basis.requires_grad_()
+    offsets, cost = function(leaves, *factors())
+    parts = []
+    if of_offsets:
+        parts.append(of_offsets * (randn(9, *offsets.shape).to(offsets) * offsets).sum())
+    if of_cost:
+        parts.append(of_cost * cost)
+    return offsets.detach(), cost.detach(), *torch.autograd.grad(sum(parts), wanted)
+
+
+@pytest.mark.parametrize("frames", [1, 9])
+@pytest.mark.parametrize("rank", [6, 20])
+@pytest.mark.parametrize(("of_offsets", "of_cost"), [(1.0, 1000.0), (1.0, 0.0), (0.0, 1.0)])
+def test_offsets_are_scaled_and_cost(frames: int, rank: int, of_offsets: float, of_cost: float) -> None:
+    given = blend_inputs(frames, rank=rank)
+    got = penalised_gradients(penalised, given, of_offsets, of_cost)
+    expected = penalised_gradients(plain_offsets, given, of_offsets, of_cost)
+    for name, a, b in zip(("offsets", "cost", "latent", "basis"), got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12 * float(b.abs().max()), msg=name)
+    assert torch.equal(blend_offsets(*given, scale=factors()[1]), got[0])
+    single = penalised_gradients(penalised, given.to("cpu", torch.float32), of_offsets, of_cost)
+    for a, b in zip(single, expected, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=2e-6 * float(b.abs().max()))
+
+
+def test_penalised_gradcheck() -> None:
+    given = blend_inputs(frames=2, anchors=3, count=3, rank=4)
+    penalty, scale = factors()
+
+    def function(latent: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+        return penalised_offsets(latent, given.anchor_index, given.anchor_weight, basis, penalty, scale=scale)
+
+    assert gradcheck(function, (given.latent.requires_grad_(), given.basis.requires_grad_()), fast_mode=True)
+
+
+def test_penalised_refuses() -> None:
+    given, (penalty, scale) = blend_inputs(), factors()
+    with pytest.raises(InvalidParameterError, match=r"penalty must be float64 \[13\]"):
+        penalised_offsets(*given, penalty[1:])
+    with pytest.raises(InvalidParameterError, match=r"scale must be float64 \[13\]"):
+        blend_offsets(*given, scale=scale.float())
+
+
 # ------------------------------------------------------------------------------------------ anchor_latents, all offsets
 
 
@@ -221,6 +294,19 @@ def test_cuda_is_the_cpu(frames: int, anchors: int, count: int, rank: int) -> No
     assert_same(tuple(value.cpu() for value in got), gradients(blend_offsets, given), 5e-6)
     without = gradients(blend_offsets, on_device)
     assert all(torch.equal(a, b) for a, b in zip(got, without, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("of_offsets", "of_cost"), [(1.0, 1000.0), (0.0, 1.0)])
+def test_cuda_scales_and_penalises_as_the_cpu(of_offsets: float, of_cost: float) -> None:
+    for frames, count, rank in ((1, 1, 4), (8, 5003, 20), (19, 300, 6)):
+        given = blend_inputs(frames, 7, count, rank)
+        got = penalised_gradients(penalised, given.to("cuda", torch.float32), of_offsets, of_cost)
+        again = penalised_gradients(penalised, given.to("cuda", torch.float32), of_offsets, of_cost)
+        expected = penalised_gradients(plain_offsets, given, of_offsets, of_cost)
+        for a, b, c in zip(got, expected, again, strict=True):
+            assert (a.cpu() - b).abs().max() <= 1e-5 * b.abs().max()
+            assert torch.equal(a, c)
 
 
 @pytest.mark.gpu

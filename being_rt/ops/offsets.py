@@ -164,11 +164,16 @@ class AnchorTable(NamedTuple):
 
 
 def blend_offsets(
-    latent: Tensor, anchor_index: Tensor, anchor_weight: Tensor, basis: Tensor, table: AnchorTable | None = None
+    latent: Tensor,
+    anchor_index: Tensor,
+    anchor_weight: Tensor,
+    basis: Tensor,
+    table: AnchorTable | None = None,
+    scale: Tensor | None = None,
 ) -> Tensor:
     """Offsets of n Gaussians: each mixes the latents of its four anchors and multiplies its own basis with the mixture.
 
-    ``z_i = sum_a weight_ia latent[index_ia]``, ``offset_i = basis_i z_i``. Gradients reach latent and basis. All
+    ``z_i = sum_a weight_ia latent[index_ia]``, ``offset_i = scale basis_i z_i``. Gradients reach latent and basis. All
     tensors are contiguous, of one float type (float32; on the CPU float64 as well) and on one device; on CUDA they
     begin at multiples of 16 bytes, as whole tensors do. A rank that is not a multiple of 4 costs a copy of the basis.
 
@@ -179,6 +184,7 @@ def blend_offsets(
         anchor_weight: [n, 4].
         basis: [n, 13, K].
         table: of ``anchor_index``; None: it is made in every backward pass, which costs a sort of 4 n numbers.
+        scale: [13] factors on the channels; they may change between replays of a CUDA graph. None: 1.
 
     Returns:
         [B, n, 13].
@@ -196,14 +202,67 @@ def blend_offsets(
 
         offsets = blend_offsets(latent, anchor_index, anchor_weight, basis, AnchorTable.of(anchor_index, 256))
     """
-    _check_blend(latent, anchor_index, anchor_weight, basis, table)
+    return _blend(latent, anchor_index, anchor_weight, basis, table, scale, None)[0]
+
+
+class PenalisedOffsets(NamedTuple):
+    """Offsets and what they cost."""
+
+    offsets: Tensor  # [B, n, 13]
+    cost: Tensor  # scalar
+
+
+def penalised_offsets(
+    latent: Tensor,
+    anchor_index: Tensor,
+    anchor_weight: Tensor,
+    basis: Tensor,
+    penalty: Tensor,
+    table: AnchorTable | None = None,
+    scale: Tensor | None = None,
+) -> PenalisedOffsets:
+    """:func:`blend_offsets`, and the mean over frames, Gaussians and channels of ``(penalty offset)^2`` beside them.
+
+    The cost's gradient is added where that of the offsets is read, so neither takes a pass of its own.
+
+    Args:
+        penalty: [13], the inverse of what each channel counts in. No gradient reaches it.
+        latent, anchor_index, anchor_weight, basis, table, scale: see :func:`blend_offsets`, as for what is raised.
+
+    Example::
+
+        offsets, cost = penalised_offsets(latent, anchor_index, anchor_weight, basis, penalty, table)
+        (picture_loss(offsets) + 1e-3 * cost).backward()
+    """
+    return PenalisedOffsets(*_blend(latent, anchor_index, anchor_weight, basis, table, scale, penalty))
+
+
+def _blend(
+    latent: Tensor,
+    anchor_index: Tensor,
+    anchor_weight: Tensor,
+    basis: Tensor,
+    table: AnchorTable | None,
+    scale: Tensor | None,
+    penalty: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    _check_blend(latent, anchor_index, anchor_weight, basis, table, scale, penalty)
     if missing := -latent.shape[2] % 4:
         latent, basis = pad(latent, (0, missing)), pad(basis, (0, missing))
-    return _forward(latent, anchor_index, anchor_weight, basis, *(table or (None, None)))
+    results: tuple[Tensor, Tensor] = _forward(
+        latent, anchor_index, anchor_weight, basis, *(table or (None, None)), scale, penalty
+    )
+    return results
 
 
 def _check_blend(
-    latent: Tensor, anchor_index: Tensor, anchor_weight: Tensor, basis: Tensor, table: AnchorTable | None
+    latent: Tensor,
+    anchor_index: Tensor,
+    anchor_weight: Tensor,
+    basis: Tensor,
+    table: AnchorTable | None,
+    scale: Tensor | None,
+    penalty: Tensor | None,
 ) -> None:
     check_float("blend_offsets", "latent", latent, (-1, -1, -1))
     (frames, anchors, rank), count, dtype = latent.shape, len(basis), latent.dtype
@@ -218,6 +277,9 @@ def _check_blend(
     if table is not None:
         check("blend_offsets", "table.entries", table.entries, (NEAREST * count,), torch.int32)
         check("blend_offsets", "table.starts", table.starts, (anchors + 1,), torch.int32)
+    for name, factors in (("scale", scale), ("penalty", penalty)):
+        if factors is not None:
+            check("blend_offsets", name, factors, (CHANNELS,), dtype)
     if anchor_index.device.type == "cpu":
         _check_range("blend_offsets", anchor_index, anchors)
 
@@ -246,9 +308,12 @@ def _forward(
     basis: Tensor,
     entries: Tensor | None,
     starts: Tensor | None,
-) -> Tensor:
+    scale: Tensor | None,
+    penalty: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Offsets and their cost; without a penalty that is empty."""
     frames, anchors, rank = latent.shape
-    offsets = latent.new_empty(frames, len(basis), CHANNELS)
+    offsets, cost = _outputs(latent, basis, penalty)
     call(
         "offsets_forward",
         latent,
@@ -256,13 +321,17 @@ def _forward(
         anchor_index=anchor_index,
         anchor_weight=anchor_weight,
         basis=basis,
+        scale=scale,
+        penalty=penalty,
+        share=None if penalty is None else latent.new_empty(len(basis)),
+        cost=None if penalty is None else cost,
         offsets=offsets,
         frames=frames,
         anchors=anchors,
         count=len(basis),
         rank=rank,
     )
-    return offsets
+    return offsets, cost
 
 
 @_forward.register_fake
@@ -273,19 +342,30 @@ def _(
     basis: Tensor,
     entries: Tensor | None,
     starts: Tensor | None,
-) -> Tensor:
-    return latent.new_empty(latent.shape[0], basis.shape[0], CHANNELS)
+    scale: Tensor | None,
+    penalty: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    return _outputs(latent, basis, penalty)
+
+
+def _outputs(latent: Tensor, basis: Tensor, penalty: Tensor | None) -> tuple[Tensor, Tensor]:
+    cost = latent.new_empty(0 if penalty is None else ())
+    return latent.new_empty(latent.shape[0], basis.shape[0], CHANNELS), cost
 
 
 @torch.library.custom_op("being_rt::blend_offsets_backward", mutates_args=())
 def _backward(
-    d_offsets: Tensor,
+    d_offsets: Tensor | None,
+    d_cost: Tensor | None,
+    offsets: Tensor | None,
     latent: Tensor,
     anchor_index: Tensor,
     anchor_weight: Tensor,
     basis: Tensor,
     entries: Tensor | None,
     starts: Tensor | None,
+    scale: Tensor | None,
+    penalty: Tensor | None,
     wants_latent: bool,
     wants_basis: bool,
 ) -> tuple[Tensor, Tensor]:
@@ -308,7 +388,11 @@ def _backward(
         anchor_index=anchor_index,
         anchor_weight=anchor_weight,
         basis=basis,
+        scale=scale,
+        penalty=penalty,
+        offsets=offsets,
         d_offsets=d_offsets,
+        d_cost=d_cost,
         entries=entries,
         starts=starts,
         d_mixed=d_mixed,
@@ -326,13 +410,17 @@ def _backward(
 
 @_backward.register_fake
 def _(
-    d_offsets: Tensor,
+    d_offsets: Tensor | None,
+    d_cost: Tensor | None,
+    offsets: Tensor | None,
     latent: Tensor,
     anchor_index: Tensor,
     anchor_weight: Tensor,
     basis: Tensor,
     entries: Tensor | None,
     starts: Tensor | None,
+    scale: Tensor | None,
+    penalty: Tensor | None,
     wants_latent: bool,
     wants_basis: bool,
 ) -> tuple[Tensor, Tensor]:
@@ -346,14 +434,23 @@ def _gradients(latent: Tensor, basis: Tensor, wants_latent: bool, wants_basis: b
     )
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
+def _setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: tuple[Tensor, Tensor]) -> None:
+    penalty = inputs[-1]
+    ctx.save_for_backward(None if penalty is None else output[0], *inputs)
+    ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, d_offsets: Tensor) -> tuple[Tensor | None, ...]:
-    wants_latent, _, _, wants_basis, _, _ = ctx.needs_input_grad
-    d_latent, d_basis = _backward(d_offsets.contiguous(), *ctx.saved_tensors, wants_latent, wants_basis)
-    return d_latent if wants_latent else None, None, None, d_basis if wants_basis else None, None, None
+def _differentiate(ctx: Any, d_offsets: Tensor | None, d_cost: Tensor | None) -> tuple[Tensor | None, ...]:
+    wants_latent, _, _, wants_basis, *_ = ctx.needs_input_grad
+    offsets, *inputs = ctx.saved_tensors
+    if offsets is None:
+        d_cost = None
+    if d_offsets is None and d_cost is None:
+        return (None,) * len(inputs)
+    d_offsets, d_cost = (d if d is None else d.contiguous() for d in (d_offsets, d_cost))
+    d_latent, d_basis = _backward(d_offsets, d_cost, offsets, *inputs, wants_latent, wants_basis)
+    gradients = (d_latent if wants_latent else None, None, None, d_basis if wants_basis else None)
+    return *gradients, *[None] * (len(inputs) - len(gradients))
 
 
 _forward.register_autograd(_differentiate, setup_context=_setup_context)

@@ -201,9 +201,13 @@ def _setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, int, int, float, int]
     splats, _, _, ctx.stop, _ = inputs  # type: ignore[attr-defined]
     ctx.save_for_backward(splats, *output)
     ctx.mark_non_differentiable(*output[1:])
+    # Else a gradient of zeros would be made for each of these, as large as it is, only to be ignored.
+    ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: FunctionCtx, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None, None]:
+def _backward(ctx: FunctionCtx, gradient: Tensor | None, *_: None) -> tuple[Tensor | None, None, None, None, None]:
+    if gradient is None:
+        return None, None, None, None, None
     splats, sums, *kept = ctx.saved_tensors  # type: ignore[attr-defined]
     result = _rasterize_backward(splats, sums, gradient.contiguous(), kept, ctx.stop)  # type: ignore[attr-defined]
     return result, None, None, None, None

@@ -16,7 +16,15 @@ from being_rt.errors import InvalidParameterError
 from being_rt.flame.rig import Rig
 from being_rt.ops.binding import VertexTables, bind_head, bind_torso
 from being_rt.ops.compositing import composite, over
-from being_rt.ops.offsets import AnchorNetwork, AnchorTable, anchor_latents, blend_offsets, point_offsets
+from being_rt.ops.offsets import (
+    AnchorNetwork,
+    AnchorTable,
+    PenalisedOffsets,
+    anchor_latents,
+    blend_offsets,
+    penalised_offsets,
+    point_offsets,
+)
 from being_rt.ops.projection import project
 from being_rt.ops.rasterization import Workspace, rasterize
 from being_rt.ops.skinning import RigTensors, skin
@@ -41,6 +49,7 @@ class Layers(NamedTuple):
 
     picture: Tensor  # [B, H, W, 4] sRGB over the background, not clamped; alpha
     offsets: Tensor | None  # [B, N, 13] of the offset network; None: rigid
+    offset_cost: Tensor | None  # scalar, weight applied; None: rigid, or offsets cost nothing
     head_bound: Tensor  # [B, N, 16]
     torso_bound: Tensor | None  # [B, T, 16]; None: there is no torso
     head_splats: Tensor  # [B, N, 12]; keeps its gradient
@@ -78,14 +87,17 @@ class AvatarModel:
             tensor = given.detach().to(self.device, _INTEGERS.get(name.split(".")[1], dtype)).contiguous().clone()
             self.tensors[name] = tensor.requires_grad_(_is_trained(name, config) and rates[name] > 0)
         self.parameters = {name: tensor for name, tensor in self.tensors.items() if tensor.requires_grad}
-        self.progress = 0.0
         self._rig_tensors = RigTensors.of(rig, self.device, dtype)
         self._channel_scale = self._constant(channel_scale(config))
         self._moved = self._constant(np.sign(channel_scale(config))[:POINT_OUTPUTS])
-        self._network_gate = self._constant(float(config.network_start == 0))
-        self.late = self._constant(0.0)
+        self._network_gate = self._constant(1.0)
+        self._channel_factors = self._channel_scale.clone()
+        self.late = self._constant(1.0)
         """0 before the late regularisers set in, 1 after."""
-        self.offset_units = self._constant(regularise.OFFSET_UNITS)
+        self._switches = True, True  # what the two were last set to
+        self.set_progress(0.0)
+        penalty = regularise.offset_penalty(config.regularisation)
+        self._penalty = None if penalty is None else self._constant(penalty)
         self._not_facing = torch.zeros(self.count("torso"), dtype=torch.uint8, device=self.device)
         self._walk = None
         if "head.barycentric" in self.parameters:
@@ -139,7 +151,7 @@ class AvatarModel:
         if "rig.template" in t:
             rig = rig._replace(template=t["rig.template"])
         skinned = skin(rig, frames.expression, frames.axis_angles, frames.eyelids, frames.translation)
-        offsets = self._offsets(skinned.condition)
+        offsets, offset_cost = self._offsets(skinned.condition)
         camera = (frames.world_to_camera, frames.intrinsics, self.config.antialiased)
 
         head_bound = bind_head(
@@ -159,7 +171,8 @@ class AvatarModel:
         head_splats = _keep_gradient(project(head_bound, t["head.facing"], *camera))
         head = rasterize(head_splats, frames.size, workspace=head_room)
         if not self.count("torso"):
-            return Layers(over(head, frames.background), offsets, head_bound, None, head_splats, None)
+            picture = over(head, frames.background)
+            return Layers(picture, offsets, offset_cost, head_bound, None, head_splats, None)
 
         torso_bound = bind_torso(
             t["torso.position"],
@@ -175,21 +188,27 @@ class AvatarModel:
         torso_splats = _keep_gradient(project(torso_bound, self._not_facing, *camera))
         torso = rasterize(torso_splats, frames.size, workspace=torso_room)
         picture = composite(head, torso, self.config.depth_softness, frames.background)
-        return Layers(picture, offsets, head_bound, torso_bound, head_splats, torso_splats)
+        return Layers(picture, offsets, offset_cost, head_bound, torso_bound, head_splats, torso_splats)
 
-    def _offsets(self, condition: Tensor) -> Tensor | None:
+    def _offsets(self, condition: Tensor) -> PenalisedOffsets | tuple[Tensor | None, None]:
         t = self.tensors
         if self.config.network == "anchors":
             latent = anchor_latents(self.anchor_network(), condition)
-            blending = (t["network.anchor_index"], t["network.anchor_weight"], t["network.basis"], self._anchor_table)
-            return blend_offsets(latent, *blending) * self.channel_factors()
+            blending = (latent, t["network.anchor_index"], t["network.anchor_weight"], t["network.basis"])
+            options = (self._anchor_table, self.channel_factors())
+            if self._penalty is None:
+                return blend_offsets(*blending, *options), None
+            return penalised_offsets(*blending, self._penalty, *options)
         if self.config.network == "points":
             layers = range(len(self.config.point_sizes) + 1)
             weights, biases = ([t[f"network.point_{kind}_{k}"] for k in layers] for kind in ("weight", "bias"))
             moved = point_offsets(t["network.encoding"], condition, weights, biases).tanh()
             moved = moved * (self._moved * self._network_gate)
-            return torch.cat([moved, moved.new_zeros(*moved.shape[:2], 13 - POINT_OUTPUTS)], dim=2)
-        return None
+            offsets = torch.cat([moved, moved.new_zeros(*moved.shape[:2], 13 - POINT_OUTPUTS)], dim=2)
+            if self._penalty is None:
+                return offsets, None
+            return PenalisedOffsets(offsets, (offsets * self._penalty).square().mean())
+        return None, None
 
     def anchor_network(self) -> AnchorNetwork:
         """The tensors that :func:`being_rt.ops.offsets.anchor_latents` takes."""
@@ -197,7 +216,7 @@ class AvatarModel:
 
     def channel_factors(self) -> Tensor:
         """Factors [13] on what the bases say, at this point of the run."""
-        return self._channel_scale * self._network_gate
+        return self._channel_factors
 
     def position(self, layer: str) -> Tensor:
         """Positions [N, 3] in metres."""
@@ -232,8 +251,13 @@ class AvatarModel:
         """Say how far the run is, 0..1. Writes device tensors that a captured graph reads; call it between replays."""
         self.progress = progress
         weights = self.config.regularisation
-        self._network_gate.fill_(float(progress >= self.config.network_start))
-        self.late.fill_(float(weights.opacity > 0 and progress >= weights.opacity_start))
+        switches = progress >= self.config.network_start, weights.opacity > 0 and progress >= weights.opacity_start
+        if switches == self._switches:
+            return
+        self._switches = switches
+        self._network_gate.fill_(float(switches[0]))
+        self._channel_factors.copy_(self._channel_scale * self._network_gate)
+        self.late.fill_(float(switches[1]))
 
     def learning_rates(self, progress: float) -> dict[str, float]:
         """Rates of all parameters by name, at ``progress`` 0..1 of the run."""

@@ -13,8 +13,16 @@ if TYPE_CHECKING:
     from being_rt.train.model import AvatarModel, Layers
 
 # What offsets count in: 1 cm, 1 rad, a factor of e, one logit, all of a colour.
-OFFSET_UNITS = (100.0,) * 3 + (1.0,) * 3 + (1.0,) * 3 + (1.0,) + (1.0,) * 3
+_OFFSET_UNITS = (100.0,) * 3 + (1.0,) * 3 + (1.0,) * 3 + (1.0,) + (1.0,) * 3
 _TORSO = RegularisationConfig()
+
+
+def offset_penalty(weights: RegularisationConfig) -> list[float] | None:
+    """What offsets are multiplied by before they are squared, by channel, the weight included; None: they cost nothing.
+
+    See :func:`being_rt.ops.offsets.penalised_offsets`.
+    """
+    return [unit * weights.offset**0.5 for unit in _OFFSET_UNITS] if weights.offset else None
 
 
 def regularisation(model: AvatarModel, layers: Layers) -> dict[str, Tensor]:
@@ -34,8 +42,8 @@ def regularisation(model: AvatarModel, layers: Layers) -> dict[str, Tensor]:
     if layers.torso_splats is not None:  # the same in all presets
         torso = _scale_cost(tensors["torso.log_scale"], tensors["torso.scale_limit"], _TORSO.ratio_limit)
         terms["torso scale"] = _TORSO.scale * torso
-    if weights.offset and layers.offsets is not None:
-        terms["offset"] = weights.offset * (layers.offsets * model.offset_units).square().mean()
+    if weights.offset and layers.offset_cost is not None:
+        terms["offset"] = layers.offset_cost
     if weights.opacity:
         opacity = torch.sigmoid(tensors["head.opacity_logit"])
         terms["opacity"] = weights.opacity * model.late * (4 * opacity * (1 - opacity)).mean()

@@ -21,13 +21,26 @@ void mix(const Stage& s, int64_t i, int frame, Real* mixed) {
     }
 }
 
+// dL/d(B z) of a Gaussian in a frame.
+template <class Real>
+void slopes(const OffsetsBackward<Real>& s, int64_t i, int frame, Real by_cost, Real* slope) {
+    const size_t row = (size_t(frame) * s.count + i) * kChannels;
+    for (int c = 0; c < kChannels; ++c) {
+        slope[c] = s.d_offsets ? s.d_offsets[row + c] : Real(0);
+        if (s.d_cost) slope[c] += offset_cost_slope(s.penalty[c], s.offsets[row + c], by_cost);
+        if (s.scale) slope[c] *= s.scale[c];
+    }
+}
+
 template <class Real>
 void point_gradient(const OffsetsBackward<Real>& s, int64_t i) {
     const Real* const basis = s.basis + i * kChannels * s.rank;
     Real* const d_basis = s.d_basis ? s.d_basis + i * kChannels * s.rank : nullptr;
+    const Real by_cost = s.d_cost ? Real(*s.d_cost / offsets_in_all(s)) : Real(0);
     if (d_basis) std::fill_n(d_basis, kChannels * s.rank, Real(0));
     for (int frame = 0; frame < s.frames; ++frame) {
-        const Real* const d = s.d_offsets + (size_t(frame) * s.count + i) * kChannels;
+        Real d[kChannels];
+        slopes(s, i, frame, by_cost, d);
         if (d_basis) {
             Real mixed[kLargestRank];
             mix(s, i, frame, mixed);
@@ -63,6 +76,7 @@ template <class Real>
 void run_offsets_forward(const OffsetsForward<Real>& s) {
     parallel_for(s.count, kGrain, [&](int64_t i) {
         const Real* const basis = s.basis + i * kChannels * s.rank;
+        Real cost = 0;
         for (int frame = 0; frame < s.frames; ++frame) {
             Real mixed[kLargestRank];
             mix(s, i, frame, mixed);
@@ -72,9 +86,16 @@ void run_offsets_forward(const OffsetsForward<Real>& s) {
                 for (int k = 0; k < s.rank; k += 4)
                     for (int j = 0; j < 4; ++j) sum[j] += basis[c * s.rank + k + j] * mixed[k + j];
                 out[c] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+                if (s.scale) out[c] *= s.scale[c];
+                if (s.penalty) cost += offset_cost(s.penalty[c], out[c]);
             }
         }
+        if (s.penalty) s.share[i] = cost;
     });
+    if (!s.penalty) return;
+    double sum = 0;
+    for (int i = 0; i < s.count; ++i) sum += s.share[i];
+    *s.cost = Real(sum / offsets_in_all(s));
 }
 
 template <class Real>

@@ -1,4 +1,5 @@
-// The operation `blend_offsets` on a CUDA device: o_i = B_i z_i, z_i = sum_a w_ia Z_k(i,a), for B frames.
+// The operation `blend_offsets` on a CUDA device: o_i = s B_i z_i, z_i = sum_a w_ia Z_k(i,a), for B frames, and the
+// mean of (p o)^2.
 //
 // A block holds the bases of 16 Gaussians in shared memory (16.6 KB at rank 20) and goes through the frames, eight at a
 // time: first z of these frames, a thread per four ranks of a Gaussian and frame, then a thread per Gaussian and
@@ -6,11 +7,12 @@
 // Gaussians, in slices that a last kernel adds up in their order.
 //
 // Bound by memory. 60,000 Gaussians, rank 20, 8 frames: forward reads 62 MB of bases and writes 25 MB; backward reads
-// 62 + 25 and writes 62 + 38 MB, then reads the 38 MB four times, once per anchor of a Gaussian, which the second-level
-// cache serves in part.
+// 62 + 25 (twice 25 where offsets cost something) and writes 62 + 38 MB, then reads the 38 MB four times, once per
+// anchor of a Gaussian, which the second-level cache serves in part.
 #include <cuda_pipeline.h>
 
 #include "kernels/common/real.h"
+#include "kernels/device/block_sum.cuh"
 #include "kernels/training/offsets.h"
 
 namespace being::training {
@@ -82,6 +84,9 @@ __global__ void __launch_bounds__(kThreads, 4) blend(const __grid_constant__ Off
     const int t = int(threadIdx.x), first = int(blockIdx.x) * kPoints, points = min(kPoints, s.count - first);
     const int rows = points * config::kChannels;
     start_basis(s.basis, first, rows, layout, shared);
+    const float scale = s.scale ? __ldg(s.scale + t % config::kChannels) : 1.0f;
+    const float penalty = s.penalty ? __ldg(s.penalty + t % config::kChannels) : 0.0f;
+    float cost[1] = {0};
     for (int first_frame = 0; first_frame < s.frames; first_frame += kFrames) {
         mix(s, first, points, first_frame, layout, shared);
         __pipeline_wait_prior(0);
@@ -101,23 +106,43 @@ __global__ void __launch_bounds__(kThreads, 4) blend(const __grid_constant__ Off
             }
 #pragma unroll
             for (int f = 0; f < kFrames; ++f)
-                if (first_frame + f < s.frames)
-                    s.offsets[(size_t(first_frame + f) * s.count + first) * config::kChannels + t] = sum[f];
+                if (first_frame + f < s.frames) {
+                    const float offset = scale * sum[f];
+                    s.offsets[(size_t(first_frame + f) * s.count + first) * config::kChannels + t] = offset;
+                    cost[0] += offset_cost(penalty, offset);
+                }
         }
         __syncthreads();
     }
+    if (!s.penalty) return;
+    cuda::block_sum<kThreads>(cost);
+    if (t == 0) s.share[blockIdx.x] = cost[0];
+}
+
+__global__ void __launch_bounds__(cuda::kShareThreads)
+    add_costs(const __grid_constant__ OffsetsForward<float> s, int shares) {
+    double sum[1];
+    cuda::add_shares(s.share, shares, sum);
+    if (threadIdx.x == 0) *s.cost = float(sum[0] / offsets_in_all(s));
 }
 
 // ---------------------------------------------------------------- backward
 
-// dL/do of eight frames: of this thread's Gaussian and channel, and all of them in shared memory.
+// dL/d(B z) of eight frames: of this thread's Gaussian and channel, and all of them in shared memory.
 __device__ void load_slopes(const OffsetsBackward<float>& s, int first, int rows, int first_frame, const Layout& layout,
                             float4* shared, float (&slope)[kFrames]) {
-    const int t = int(threadIdx.x);
+    const int t = int(threadIdx.x), channel = t % config::kChannels;
+    const float scale = s.scale ? __ldg(s.scale + channel) : 1.0f;
+    const float penalty = s.d_cost ? __ldg(s.penalty + channel) : 0.0f;
+    const float by_cost = s.d_cost ? __ldg(s.d_cost) / float(offsets_in_all(s)) : 0.0f;
 #pragma unroll
     for (int f = 0; f < kFrames; ++f) {
+        slope[f] = 0;
+        if (t >= rows || first_frame + f >= s.frames) continue;
         const size_t row = (size_t(first_frame + f) * s.count + first) * config::kChannels + t;
-        slope[f] = t < rows && first_frame + f < s.frames ? s.d_offsets[row] : 0.0f;
+        if (s.d_offsets) slope[f] = s.d_offsets[row];
+        if (s.d_cost) slope[f] += offset_cost_slope(penalty, s.offsets[row], by_cost);
+        slope[f] *= scale;
     }
     if (t < rows) {
         float4* const to = shared + layout.slopes_at() + t * (kFrames / 4);
@@ -265,7 +290,9 @@ unsigned blocks_of(int count, int each) {
 void launch_offsets_forward(const OffsetsForward<float>& s, cudaStream_t stream) {
     const size_t bytes = size_t(Layout(s.rank).slopes_at()) * sizeof(float4);
     allow_shared(blend, bytes);
-    blend<<<blocks_of(s.count, kPoints), kThreads, bytes, stream>>>(s);
+    const unsigned blocks = blocks_of(s.count, kPoints);
+    blend<<<blocks, kThreads, bytes, stream>>>(s);
+    if (s.penalty) add_costs<<<1, cuda::kShareThreads, 0, stream>>>(s, int(blocks));
 }
 
 void launch_offsets_backward(const OffsetsBackward<float>& s, cudaStream_t stream) {
