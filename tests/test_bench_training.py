@@ -21,7 +21,7 @@ from being_rt.avatar.file import save_avatar  # noqa: E402
 from being_rt.bench import training, training_report  # noqa: E402
 from being_rt.bench.__main__ import main  # noqa: E402
 from being_rt.bench.training import Case, Row, Skipped, configuration, measure  # noqa: E402
-from being_rt.bench.training_profile import OTHER, Stage, Work, by_stage, longest, short_name, work  # noqa: E402
+from being_rt.bench.training_profile import OTHER, Stage, Work, by_phase, by_stage, longest, short_name, work  # noqa: E402
 from being_rt.errors import InvalidParameterError, TrainingError  # noqa: E402
 from being_rt.train.distributed import Group, join  # noqa: E402
 
@@ -98,6 +98,20 @@ def test_what_cannot_be_trained_is_skipped(avatar: str, monkeypatch: pytest.Monk
     (row,) = measured([Case(SIZE, 240, 2)], avatar, Group(torch.device("cpu")))
     assert row == Skipped(Case(SIZE, 240, 2), "too little memory")
     assert "skipped: 48x40, 240 Gaussians, batch 2, crops whole: too little memory" in training_report.table([], [row])
+
+
+def test_rates_outlive_a_profiler_that_fails(avatar: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(stepper: Any) -> None:
+        raise TrainingError("no tracing here")
+
+    monkeypatch.setattr(training, "profiles", fail)
+    said, row = measured([Case(SIZE, 240, 2)], avatar, Group(torch.device("cpu")))
+    assert isinstance(said, Skipped)
+    assert said.reason.endswith("no tracing here")
+    assert isinstance(row, Row)
+    assert (row.steps, row.profiles) == (4, [])
+    assert len(training_report.table([row]).splitlines()) == 3
+    assert training_report.stage_table(row) == ""
 
 
 @pytest.mark.parametrize("count", [100, 12_345, 150_000])
@@ -208,6 +222,17 @@ def test_kernels_go_to_what_launched_them() -> None:
         ("tracks backward", "aten::mm", 5.0),
         ("tracks backward", "aten::mm", 5.0),
     ]
+
+
+def test_phases_have_the_events_that_began_in_them() -> None:
+    first, second = event("bench: phase a", 0, 10), event("bench: phase b", 20, 30)
+    image = event("bench: phase a", 2, 25, device=DeviceType.CUDA)
+    inside, across, behind = event("x", 1, 2), event("y", 9, 15), event("z", 21, 22, device=DeviceType.CUDA)
+    between = event("w", 12, 13)
+    phases = by_phase([first, inside, image, across, between, second, behind])
+    assert phases == {"a": [first, inside, image, across], "b": [second, behind]}
+    assert [piece.name for piece in work(phases["b"], on_cuda=True)] == ["z"]
+    assert [piece.name for piece in work(phases["a"], on_cuda=False)] == ["x", "y"]
 
 
 def test_sums_are_of_a_step() -> None:

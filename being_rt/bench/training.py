@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,10 +24,12 @@ from being_rt.bench.training_profile import Profile, profiles
 from being_rt.dataset import Dataset
 from being_rt.dataset.synth import Synthesize
 from being_rt.errors import InvalidParameterError, TrainingError
+from being_rt.flame.params import FlameParams
 from being_rt.ops.adam import FusedAdam
 from being_rt.train.config import ModelConfig, TrainConfig
 from being_rt.train.distributed import Group
 from being_rt.train.feed import Feed
+from being_rt.train.model import AvatarModel
 from being_rt.train.presets import preset
 from being_rt.train.progress import Observer, Status
 from being_rt.train.sampling import evenly
@@ -142,7 +144,7 @@ def measure(
     base: TrainConfig | None = None,
     progress: Callable[[Case], None] = lambda case: None,
 ) -> Iterator[Row | Skipped]:
-    """Measure every case. On several GPUs the first rank alone has rows.
+    """Measure every case, then look at the steps of each. On several GPUs the first rank alone has rows.
 
     Args:
         rows: the cases.
@@ -166,6 +168,7 @@ def measure(
     if steps < 1 or warm_up < 1:
         raise InvalidParameterError(f"steps and warm-up must be at least 1, got {steps} and {warm_up}")
     configurations = [configuration(case, warm_up + steps, base) for case in rows]
+    measured: list[_Run | Skipped] = []
     with tempfile.TemporaryDirectory(prefix="being_rt-bench-") as folder:
         for case, config in zip(rows, configurations, strict=True):
             progress(case)
@@ -178,29 +181,57 @@ def measure(
                     device=str(group.device),
                 ).run()  # fmt: skip
             try:
-                with tempfile.TemporaryDirectory(dir=folder) as run:
-                    row = _row(case, Dataset.load(data), config, Path(run), group, warm_up)
-                if row is not None:
-                    yield row
+                with tempfile.TemporaryDirectory(dir=folder) as kept:
+                    measured.append(_run(case, Dataset.load(data), config, Path(kept), group, warm_up))
             except TrainingError as problem:
-                yield Skipped(case, str(problem))
+                measured.append(Skipped(case, str(problem)))
+        # Only now: a process that was once looked at by the profiler is slower ever after.
+        for run in measured:
+            if isinstance(run, Skipped):
+                yield run
+            else:
+                yield from _looked_at(run, group)
 
 
-def assemble(dataset: Dataset, config: TrainConfig, result: TrainResult, group: Group) -> Stepper:
-    """What does the steps of a run that goes on from a result, to be looked at step by step."""
-    dataset = replace(dataset, params=result.params)
-    feed = Feed(
-        dataset,
-        config.feed,
-        group.device,
-        seed=config.seed,
-        batch=config.schedule.batch,
-        rank=group.rank,
-        ranks=group.ranks,
-    )
-    tracks = Tracks(dataset.params, dataset.timestep[feed.frames], config.tracks, group.device)
-    optimizer = FusedAdam(result.model.parameters | tracks.leaves, 0.0, eps=1e-15)
-    return Stepper(result.model, tracks, feed, optimizer, config.loss, result.model.new_statistics(), group)
+@dataclass(frozen=True)
+class _Run:
+    """What a run leaves for those who look at its steps, off the device."""
+
+    row: Row | None  # without profiles; None on all ranks but the first, who are not told how the run goes
+    case: Case
+    dataset: Dataset
+    config: TrainConfig
+    params: FlameParams
+    state: tuple[dict[str, torch.Tensor], dict[str, Any]]  # of the model
+
+
+def _looked_at(run: _Run, group: Group) -> Iterator[Row | Skipped]:
+    """The run's row, with profiles if they can be had. Goes on from where the run ended."""
+    _clear(group.device)
+    dataset, config = replace(run.dataset, params=run.params), run.config
+    batch = config.schedule.batch
+    feed = Feed(dataset, config.feed, group.device, seed=config.seed, batch=batch, rank=group.rank, ranks=group.ranks)
+    found: list[Profile] = []
+    try:
+        model = AvatarModel.from_state(config.model, dataset.rig, *run.state, group.device)
+        tracks = Tracks(dataset.params, dataset.timestep[feed.frames], config.tracks, group.device)
+        optimizer = FusedAdam(model.parameters | tracks.leaves, 0.0, eps=1e-15)
+        found = profiles(Stepper(model, tracks, feed, optimizer, config.loss, model.new_statistics(), group))
+    except TrainingError as problem:
+        yield Skipped(run.case, f"measured, but its steps could not be looked at: {problem}")
+    finally:
+        feed.close()
+    if run.row is not None:
+        frames = feed.bytes_on_device / 1e6 if group.device.type == "cuda" else None
+        yield replace(run.row, profiles=found, frames=frames)
+
+
+def _clear(device: torch.device) -> None:
+    """Let go of what earlier runs held."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 class _Watch(Observer):
@@ -215,25 +246,16 @@ class _Watch(Observer):
         self.moments.append(time.perf_counter())
 
 
-def _row(case: Case, dataset: Dataset, config: TrainConfig, folder: Path, group: Group, warm_up: int) -> Row | None:
-    """None on all ranks but the first, who are not told how the run goes."""
-    on_cuda = group.device.type == "cuda"
-    gc.collect()
-    if on_cuda:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(group.device)
+def _run(case: Case, dataset: Dataset, config: TrainConfig, folder: Path, group: Group, warm_up: int) -> _Run:
+    _clear(group.device)
     watch = _Watch()
     result = train(dataset, config, folder, group=group, observers=(watch,))
-    allocated = torch.cuda.max_memory_allocated(group.device) / 1e6 if on_cuda else None
-    reserved = torch.cuda.max_memory_reserved(group.device) / 1e6 if on_cuda else None
-    gc.collect()  # the run's graphs go before others are captured
-    stepper = assemble(dataset, config, result, group)
-    try:
-        looked_at = profiles(stepper)
-    finally:
-        stepper.feed.close()
-    if not group.is_first:
-        return None
+    row = _row(case, watch, result, warm_up, _coverage(dataset), group.device) if group.is_first else None
+    return _Run(row, case, dataset, config, result.params, result.model.state())
+
+
+def _row(case: Case, watch: _Watch, result: TrainResult, warm_up: int, coverage: float, device: torch.device) -> Row:
+    on_cuda = device.type == "cuda"
     first = next(i for i, step in enumerate(watch.steps) if step >= warm_up)
     steps, moments = np.array(watch.steps[first:]), np.array(watch.moments[first:])
     rate, step, noise = speed(steps, moments)
@@ -241,16 +263,16 @@ def _row(case: Case, dataset: Dataset, config: TrainConfig, folder: Path, group:
         case=case,
         head=result.model.count("head"),
         torso=result.model.count("torso"),
-        coverage=_coverage(dataset),
+        coverage=coverage,
         steps=int(steps[-1] - steps[0]),
         steps_per_second=rate,
         images_per_second=rate * case.batch,
         step=step,
         noise=noise,
-        allocated=allocated,
-        reserved=reserved,
-        frames=stepper.feed.bytes_on_device / 1e6 if on_cuda else None,
-        profiles=looked_at,
+        allocated=torch.cuda.max_memory_allocated(device) / 1e6 if on_cuda else None,
+        reserved=torch.cuda.max_memory_reserved(device) / 1e6 if on_cuda else None,
+        frames=None,
+        profiles=[],
     )
 
 

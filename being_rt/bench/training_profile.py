@@ -11,6 +11,7 @@ On the CPU there are no kernels: a stage's time is that of its operators, withou
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,12 +23,14 @@ from torch.autograd import DeviceType
 from torch.autograd.profiler import record_function
 from torch.profiler import ProfilerActivity, profile
 
+from being_rt.errors import TrainingError
 from being_rt.train.sampling import View
 from being_rt.train.step import Planned, Stepper
 
 STEPS = 8  # looked at, on CUDA
 CPU_STEPS = 1
 PROGRESS = 0.5  # of the run: everything that moves, moves
+MARGIN = 0.002  # seconds between phases
 LARGEST = 16  # kernels that a profile names
 OTHER = "everything else"
 BACKWARD = " backward"
@@ -39,6 +42,7 @@ STAGES = (
 _OPERATIONS = {"blend_offsets": "offsets", "bind_head": "bind", "bind_torso": "bind", "over": "composite",
                "photometric_loss": "loss"}  # fmt: skip
 _RANGE = "bench: "  # before the names of this module's ranges
+_PHASE = _RANGE + "phase "
 _ENGINE = "autograd::engine::evaluate_function"
 
 
@@ -83,6 +87,9 @@ def profiles(stepper: Stepper) -> list[Profile]:
     """Take some steps of each view of a stepper's feed, and look at them.
 
     The stepper is a trained model's: where nothing is drawn, nothing takes long.
+
+    Raises:
+        TrainingError: PyTorch's profiler does not work here, or there is too little memory.
     """
     return [_profile(stepper, view) for view in stepper.feed.views]
 
@@ -91,22 +98,27 @@ def _profile(stepper: Stepper, view: View) -> Profile:
     on_cuda = stepper.feed.device.type == "cuda"
     count = STEPS if on_cuda else CPU_STEPS
     plan = [Planned(step, PROGRESS, view) for step in range(count)]
-    nodes: Counter[str] = Counter()
-    around = busy = 0.0
-    stepper.block(plan)
+    phases: dict[str, Callable[[], object]] = {"lines": lambda: _line_by_line(stepper, plan)}
     if on_cuda:
-        replays = _device_events(_seen(stepper, lambda: _replay(stepper, plan)))
-        blocks = _device_events(_seen(stepper, lambda: stepper.block(plan)))
+        phases |= {"replays": lambda: _replay(stepper, plan), "blocks": lambda: stepper.block(plan)}
+    stepper.block(plan)
+    events = _seen(stepper, phases)
+    pieces = list(work(events["lines"], on_cuda))
+    if on_cuda and not pieces:
+        raise TrainingError("the profiler saw no kernels; measure one case in a process of its own")
+    stages = by_stage(pieces, count)
+    busy, around = sum(stage.total for stage in stages.values()), 0.0
+    nodes: Counter[str] = Counter()
+    if on_cuda:
+        replays, blocks = _device_events(events["replays"]), _device_events(events["blocks"])
         nodes.update(_kind(event.name) for event in replays)
         around = (len(blocks) - len(replays)) / count
         busy = sum(_duration(event) for event in replays) / count / 1e3
-    pieces = list(work(_seen(stepper, lambda: _line_by_line(stepper, plan)), on_cuda))
-    stages = by_stage(pieces, count)
     return Profile(
         view=view.name,
         nodes={kind: number / count for kind, number in nodes.items()},
         around=around,
-        busy=busy if on_cuda else sum(stage.total for stage in stages.values()),
+        busy=busy,
         stages=stages,
         kernels=longest(pieces, count),
     )
@@ -128,21 +140,46 @@ def _line_by_line(stepper: Stepper, plan: Sequence[Planned]) -> None:
             stepper._update(item.view)
 
 
-def _seen(stepper: Stepper, function: Callable[[], object]) -> list[Any]:
-    """The profiler's events of a call; on CUDA of the second one, for the first makes graphs and fills caches."""
+def _seen(stepper: Stepper, phases: dict[str, Callable[[], object]]) -> dict[str, list[Any]]:
+    """The profiler's events of calls, by their names. On CUDA each is made twice: the first one fills caches.
+
+    All in one session, for not every version of CUDA's tracing has a second one.
+    """
     on_cuda = stepper.feed.device.type == "cuda"
     activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if on_cuda else [ProfilerActivity.CPU]
+
+    def wait() -> None:
+        if on_cuda:
+            torch.cuda.synchronize()
+            time.sleep(MARGIN)  # the clocks of both sides may differ a little
+
     while True:
         if on_cuda:
-            function()
-            torch.cuda.synchronize()
+            for function in phases.values():
+                function()
+        wait()
         with profile(activities=activities) as profiler:
-            function()
-            if on_cuda:
-                torch.cuda.synchronize()
+            for name, function in phases.items():
+                with record_function(_PHASE + name):
+                    wait()
+                    function()
+                    wait()
         if not stepper._overflowed():
-            return list(profiler.events())
+            return by_phase(list(profiler.events()))
         stepper._take_more_room()  # nothing was drawn, and that did not take long
+
+
+def by_phase(events: Sequence[Any]) -> dict[str, list[Any]]:
+    """Events by the phase that they began in."""
+    phases = {
+        event.name.removeprefix(_PHASE): event.time_range
+        for event in events
+        if event.name.startswith(_PHASE) and event.device_type == DeviceType.CPU
+    }
+    return {
+        name: [event for event in events if time_range.start <= event.time_range.start < time_range.end]
+        for name, time_range in phases.items()
+    }
 
 
 @contextmanager
@@ -198,7 +235,8 @@ def work(events: Sequence[Any], on_cuda: bool) -> Iterator[Work]:
     operators = [event for event in events if event.device_type == DeviceType.CPU and not event.is_async]
     if not on_cuda:
         for event in operators:
-            yield Work(event.name, event.name, stage_of(event), event.self_cpu_time_total)
+            if not event.name.startswith(_PHASE):
+                yield Work(event.name, event.name, stage_of(event), event.self_cpu_time_total)
         return
     launched: Counter[tuple[str, float]] = Counter()
     for event in operators:
@@ -232,6 +270,8 @@ class _Stages:
 
     def _found(self, event: Any) -> str:
         name = event.name
+        if name.startswith(_PHASE):
+            return OTHER
         if name.startswith(_RANGE):
             return str(name.removeprefix(_RANGE))
         if name.startswith("being_rt::"):

@@ -19,7 +19,7 @@ steps. nodes ms: what the kernels, copies and fills of a step's CUDA graph take,
 up. memory: the most that PyTorch held, the training frames among it. By stage: steps taken line by line."""
 CPU_FOOTNOTE = """\
 These are rates of the CPU, which trains slowly; docs/training.md says what it is for. By stage: time of PyTorch's
-operators without what they call, so that an operation's own code is in it and the Python between operators is not."""
+operators without what they call: an operation's own code is in it, the Python between most operators is not."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def table(rows: Sequence[Row], skipped: Sequence[Skipped] = ()) -> str:
     for row in rows:
         case = row.case
         size = f"{case.size[0]}x{case.size[1]}"
-        busy = "/".join(f"{profile.busy:.3f}" for profile in row.profiles)
+        busy = "/".join(f"{profile.busy:.3f}" for profile in row.profiles) or "-"
         nodes = "/".join(f"{sum(profile.nodes.values()):.0f}" for profile in row.profiles if profile.nodes) or "-"
         lines.append(
             f"{size:>10} {case.crops:>8} {row.head + row.torso:>9} {row.torso:>6} {row.coverage:>7.0%} "
