@@ -13,10 +13,10 @@ from being_rt.flame.rig import Rig
 from being_rt.flame.rotations import matrices
 from being_rt.reference import pose
 from being_rt.train.config import TrackConfig
-from being_rt.train.tracks import Tracks, steady
+from being_rt.train.tracks import Tracks, slow_part, steady
 
 CAMERA = make_camera((320, 240))
-EVERYTHING = TrackConfig(start=0.0, focal=1e-3, principal=0.1)
+EVERYTHING = TrackConfig(start=0.0, slow_seconds=0.2, focal=1e-3, principal=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_corrections_find_a_shaken_motion() -> None:
     truth = swaying(40).replace(translation=np.linspace([0, 0, 0], [0.02, 0.01, 0], 40))
     noisy = truth.replace(translation=truth.translation + random.normal(0, 2e-3, (40, 3)))
     trained = np.arange(0, 40, 2, dtype=np.int32)  # every other timestep is held out
-    tracks = Tracks(noisy, trained, TrackConfig(start=0.0), "cpu")
+    tracks = Tracks(noisy, trained, TrackConfig(start=0.0, slow_seconds=0.4), "cpu")
     target = torch.tensor(truth.translation)
     adam = torch.optim.Adam([tracks.leaves["tracks.translation"]], lr=1e-4)
     for step in range(400):
@@ -166,7 +166,19 @@ def test_corrections_find_a_shaken_motion() -> None:
     np.testing.assert_array_equal(drawn[1::2], noisy.translation[1::2])  # held out: as given
     between = tracks.params().translation - noisy.translation  # played: corrected as its neighbours are
     np.testing.assert_allclose(between[1:-1:2], (between[:-2:2] + between[2::2]) / 2, atol=1e-6)
-    np.testing.assert_allclose(between[trained].mean(0), 0, atol=1e-7)
+    hats, weights = slow_part(trained.astype(np.int64), 0.4 * 25, 40)
+    np.testing.assert_allclose(hats @ (weights @ between), 0, atol=1e-6)  # nothing slow is corrected
+
+
+def test_the_slow_part_of_lines_is_all_of_them() -> None:
+    times = np.array([2, 3, 5, 8, 12, 13, 20])
+    hats, weights = slow_part(times, 6, 24)
+    knots = np.linspace(2, 20, 4)
+    for values in (np.ones(24), np.arange(24.0), np.abs(np.arange(24) - knots[1])):
+        np.testing.assert_allclose((hats @ (weights @ values))[2:21], values[2:21], atol=1e-9)
+    hats, weights = slow_part(times, 100, 24)
+    values = np.random.default_rng(0).normal(size=24)
+    np.testing.assert_allclose(hats @ (weights @ values), np.full(24, values[times].mean()))
 
 
 def test_the_camera_takes_its_corrections() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections import deque
 from typing import Any
 
 NEVER = math.nan
+BLOCKS, FEWEST = 7, 3  # whose median is the rate; before there are a few, nothing is known
 
 
 class Clock:
@@ -32,6 +35,7 @@ class Clock:
         self.seconds = 0.0  # that they took
         self.per_step = NEVER  # seconds, of late
         self._base, self._base_step, self._left = 0.0, 0, steps
+        self._rates: deque[float] = deque(maxlen=BLOCKS)
 
     @property
     def end(self) -> int:
@@ -44,20 +48,21 @@ class Clock:
 
     def progress(self, step: int) -> float:
         """Share of the run that is over when ``step`` begins."""
-        return min(1.0, self._base + (1 - self._base) * (step - self._base_step) / max(1, self._left))
+        if step >= self.end:
+            return 1.0
+        return self._base + (1 - self._base) * (step - self._base_step) / self._left
 
     def account(self, steps: int, seconds: float) -> None:
         """So many steps have been done in so many seconds."""
-        rate = seconds / max(1, steps)
-        # The first block has captures and cold caches in it: what follows counts more.
-        self.per_step = rate if math.isnan(self.per_step) else 0.5 * (self.per_step + rate)
+        self._rates.append(seconds / max(1, steps))
+        self.per_step = statistics.median(self._rates)  # blocks in which a graph is captured are few, and slow
         self.step += steps
         self.seconds += seconds
 
     def fit(self) -> tuple[float, float, float]:
         """What :meth:`refit` takes, of this rank's time."""
         left = self.end - self.step
-        if self._limit > 0 and not math.isnan(self.per_step):
+        if self._limit > 0 and len(self._rates) >= FEWEST:
             affordable = math.floor((self._limit - self.seconds) / max(self.per_step, 1e-9))
             # Never more than the configuration's steps would need for what is left.
             whole = math.ceil((1 - self.progress(self.step)) * self._steps - 1e-9)
@@ -68,7 +73,8 @@ class Clock:
         """Go on with so many steps left; all ranks alike."""
         self.seconds, self.per_step = seconds, per_step
         if int(left) != self.end - self.step:
-            self._base, self._base_step, self._left = self.progress(self.step), self.step, int(left)
+            through = self.progress(self.step)
+            self._base, self._base_step, self._left = through, self.step, int(left)
 
     @property
     def remaining(self) -> float:

@@ -269,8 +269,9 @@ class TrackConfig:
     """Factor on the cost of second differences over time."""
     closeness: float = 1.0
     """Factor on the cost of leaving the given track."""
-    centred: bool = True
-    """Corrections have mean 0 over the training frames, so that held-out frames, which get none, stay consistent."""
+    slow_seconds: float = 0.5
+    """What is slower than this in the corrections is taken out: errors that a tracker makes all the time, or always in
+    the same pose, it also makes in held-out frames, which get no corrections. 0: nothing is."""
     steady_seconds: float = -1.0
     """Width of the low-pass on the translation, which carries the body; what is faster leans the neck instead, with the
     head where it was. 0: off. -1: chosen from the tracks, longer where they leave the neck unused."""

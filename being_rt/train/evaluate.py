@@ -1,7 +1,7 @@
 """Held-out frames: drawn with the avatar as it is, compared with the camera's, frame by frame.
 
-The motion of a held-out frame is the track's, steadied as the training frames' is, plus what temporal smoothness alone
-has changed in it; nothing is fitted to its picture. The background is the dataset's, or white.
+The motion of a held-out frame is the track's, steadied as the training frames' is; it has no corrections, and nothing
+is fitted to its picture. The background is the dataset's, or white.
 """
 
 from __future__ import annotations

@@ -191,7 +191,7 @@ def gaussianavatars() -> TrainConfig:
             start=0.0,
             smoothness=0.0,
             closeness=0.0,
-            centred=False,
+            slow_seconds=0.0,
             steady_seconds=0.0,
         ),
     )

@@ -102,7 +102,7 @@ class Report:
             if any(math.isfinite(mean) for mean in means):
                 rows.append([name, *(_number(mean) for mean in means)])
         rows.append(["shoulders shake by, px", *(_number(evaluation.body_shake) for evaluation in self.evaluations)])
-        note = "Motion: the track, refined where training saw it. Nothing is fitted to a held-out picture."
+        note = "Motion: the track, steadied, without corrections. Nothing is fitted to a held-out picture."
         return f"<h2>Held-out frames</h2>{_table(head, rows)}<p>{note}</p>"
 
     def _curves(self) -> str:

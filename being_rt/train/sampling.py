@@ -91,7 +91,8 @@ class Sampler:
         self.batch, self.share = batch, slice(rank * batch // ranks, (rank + 1) * batch // ranks)
         self._timestep, self._camera, self._seed = timestep, camera, seed
         whole = np.array([0, 0, *size], np.float32)
-        self._boxes = {name: np.where(np.isfinite(boxes[name]), boxes[name], whole) for name in FOCUS}
+        self._boxes = np.stack([np.where(np.isfinite(boxes[name]), boxes[name], whole) for name in FOCUS], axis=1)
+        self._shares = np.cumsum(list(FOCUS.values())) / sum(FOCUS.values())
         self._weighted = np.stack([np.nan_to_num(boxes[name], nan=0.0) for name in WEIGHTED], axis=1)
         self._permutation = lru_cache(maxsize=4)(self._shuffled)
 
@@ -109,9 +110,10 @@ class Sampler:
 
     def frames(self, step: int) -> NDArray[np.int64]:
         """The training frames [batch] of a step, by position."""
-        place = step * self.batch + np.arange(self.batch)
-        count = len(self._timestep)
-        return np.array([self._permutation(int(p // count))[p % count] for p in place])
+        epoch, place = np.divmod(step * self.batch + np.arange(self.batch), len(self._timestep))
+        if epoch[0] == epoch[-1]:
+            return self._permutation(int(epoch[0]))[place]
+        return np.array([self._permutation(int(e))[p] for e, p in zip(epoch, place, strict=True)])
 
     def rows(self, step: int, view: View) -> Float32:
         """What this rank needs to know of its frames of a step: float32 [local batch, COLUMNS].
@@ -119,29 +121,20 @@ class Sampler:
         Columns: frame (position among the training frames), timestep, camera, left and top of the crop in its own
         pixels, a random background colour, then the boxes of ``WEIGHTED`` in pixels of the crop.
         """
-        random = self._random(_BATCH, step)
+        drawn = self._random(_BATCH, step).random((self.batch, 8))
         frame = self.frames(step)
-        count = len(frame)
-        colour = random.random((count, 3))
-        focus = random.choice(list(FOCUS), size=count, p=list(FOCUS.values()))
-        spread = random.random((count, 4))
-        corner = np.zeros((count, 2))
+        rows = np.zeros((self.batch, COLUMNS))
+        rows[:, 0], rows[:, 1], rows[:, 2] = frame, self._timestep[frame], self._camera[frame]
         if view.windowed:
-            box = np.stack([self._boxes[name][index] for name, index in zip(focus, frame, strict=True)])
+            focus = np.minimum(np.searchsorted(self._shares, drawn[:, 0]), len(FOCUS) - 1)
+            box = self._boxes[frame, focus]
             # A point of the box, somewhere in the middle half of the window.
-            point = box[:, :2] + spread[:, :2] * (box[:, 2:] - box[:, :2])
-            start = np.round(point - np.array(view.size) * (0.25 + 0.5 * spread[:, 2:]))
-            corner = np.clip(start, 0, np.array(self.size) - view.size)
-        boxes = self._weighted[frame] / view.reduction - np.tile(corner, 2)[:, None]
-        rows = np.concatenate(
-            [
-                np.stack([frame, self._timestep[frame], self._camera[frame]], axis=1),
-                corner,
-                colour,
-                boxes.reshape(count, -1),
-            ],
-            axis=1,
-        )
+            point = box[:, :2] + drawn[:, 1:3] * (box[:, 2:] - box[:, :2])
+            start = np.round(point - np.array(view.size) * (0.25 + 0.5 * drawn[:, 3:5]))
+            rows[:, 3:5] = np.clip(start, 0, np.array(self.size) - view.size)
+        rows[:, 5:8] = drawn[:, 5:8]
+        corner = rows[:, [3, 4, 3, 4]]
+        rows[:, 8:] = (self._weighted[frame] / view.reduction - corner[:, None]).reshape(self.batch, -1)
         return rows[self.share].astype(np.float32)
 
     def _shuffled(self, epoch: int) -> NDArray[np.int64]:

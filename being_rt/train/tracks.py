@@ -71,9 +71,9 @@ class Motion(NamedTuple):
 class Tracks:
     """The tracks of a dataset with corrections as leaf tensors, refined together with the avatar.
 
-    A correction of T timesteps is a tensor [T, width]; those that no training frame shows have none. With
-    ``config.centred`` the corrections' mean over the others is taken out, so that they cannot agree on a pose that
-    held-out frames do not know of.
+    A correction of T timesteps is a tensor [T, width]; those that no training frame shows have none. What is slow in
+    the corrections is taken out (:func:`slow_part`): errors that a tracker makes all the time, or whenever a head looks
+    that way, it makes in held-out frames and in motions to come as well, so that is what the avatar has to live with.
 
     Args:
         params: the given tracks, one row per timestep.
@@ -111,7 +111,13 @@ class Tracks:
         times = np.unique(trained).astype(np.int64)
         shown = np.bincount(times, minlength=count).astype(np.float64)
         self._shown = torch.tensor(shown[:, None], dtype=dtype, device=device)
-        self._share = torch.tensor(shown / shown.sum(), dtype=dtype, device=device)
+        self._slow: tuple[Tensor, Tensor] | None = None
+        if config.slow_seconds > 0:
+            knots, weights = slow_part(times, config.slow_seconds * params.fps, count)
+            self._slow = (
+                torch.tensor(knots, dtype=dtype, device=device),
+                torch.tensor(weights, dtype=dtype, device=device),
+            )
         self._row = torch.arange(count, device=device)
         self._times = torch.tensor(times, device=device)
         self._acceleration = torch.tensor(_second_differences(params, times), dtype=dtype, device=device)
@@ -140,8 +146,8 @@ class Tracks:
         for name, given in self.given.items():
             correction = self.leaves.get(f"tracks.{name}")
             if correction is not None:
-                if self.config.centred:
-                    correction = correction - self._share @ correction
+                if self._slow is not None:
+                    correction = correction - self._slow[0] @ (self._slow[1] @ correction)
                 values[name] = given + self._shown * correction
         return values
 
@@ -175,7 +181,7 @@ class Tracks:
 
         Smoothness is that of the training timesteps, with the time between them as it is.
         """
-        closeness = smoothness = self._share.new_zeros(())
+        closeness = smoothness = self._shown.new_zeros(())
         for name, given in self.given.items():
             if f"tracks.{name}" not in self.leaves:
                 continue
@@ -215,6 +221,26 @@ class Tracks:
         if "camera.principal" in self.leaves:
             matrix[:2, 2] += self.leaves["camera.principal"].detach().cpu().numpy()
         return Camera(camera.world_to_camera, matrix.astype(np.float32), camera.size)
+
+
+def slow_part(times: NDArray[np.int64], spacing: float, count: int) -> tuple[Float64, Float64]:
+    """What is slow in a motion: its least-squares fit by straight lines between knots, ``H (A x)``.
+
+    Args:
+        times: int [n], the timesteps that count, sorted.
+        spacing: timesteps between knots, at most; as many as there are times: their mean.
+        count: T timesteps in all.
+
+    Returns:
+        H [T, K], from knots to timesteps, and A [K, T], the least-squares values of the knots.
+    """
+    knots = max(1, int(np.ceil((times[-1] - times[0]) / spacing)) + 1) if spacing < times[-1] - times[0] else 1
+    place = np.linspace(times[0], times[-1], knots)
+    width = place[1] - place[0] if knots > 1 else np.inf
+    hats = np.maximum(0.0, 1 - np.abs(np.arange(count)[:, None] - place) / width)
+    weights = np.zeros((knots, count))
+    weights[:, times] = np.linalg.pinv(hats[times])
+    return hats, weights
 
 
 # ------------------------------------------------------------------------------------------------------ a steady body
