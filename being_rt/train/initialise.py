@@ -61,6 +61,8 @@ def initial_tensors(config: ModelConfig, dataset: Dataset, seed: int) -> dict[st
 
 def _head_seeds(config: ModelConfig, surface: Surface, generator: torch.Generator) -> tuple[Seeds, int]:
     """Seeds of the whole head, and how many of them, the first ones, are there from the start."""
+    if config.torso_gaussians:
+        surface = surface.without_body()
     alive = max(1, round(config.initial_share * config.head_gaussians))
     scale, opacity = config.initial_scale, config.initial_opacity
     if config.face_scaled:
