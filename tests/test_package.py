@@ -34,6 +34,7 @@ LAYERS = {
     "being_rt.audio": 4,
     "being_rt.motion": 4,
     "being_rt.dataset": 5,
+    "being_rt.dataset.synth": 6,  # a job: it opens avatars and devices by name
     "being_rt.train": 5,
     "being_rt.train.__main__": 6,
     "being_rt.train_jobs": 6,
