@@ -66,7 +66,14 @@ class TrainCommand(Train):
         """Run it with a display on the terminal, and print what was made."""
         from being_rt.train.progress import Terminal, duration
 
-        made = self.run([Terminal()] if os.environ.get("RANK", "0") == "0" else [])
+        if os.environ.get("RANK", "0") == "0":
+            display = Terminal()
+            try:
+                made = self.run([display])
+            finally:
+                display.close()
+        else:
+            made = self.run()
         if not made.complete:
             print(f"being: stopped at step {made.steps}; --resume goes on from {made.folder}", file=sys.stderr)
             return 130
