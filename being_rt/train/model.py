@@ -28,6 +28,7 @@ from being_rt.ops.offsets import (
 from being_rt.ops.projection import project
 from being_rt.ops.rasterization import Workspace, rasterize
 from being_rt.ops.skinning import RigTensors, skin
+from being_rt.ops.tidy import tidy
 from being_rt.train import regularise, schedule
 from being_rt.train.adaptive import adapt
 from being_rt.train.config import ModelConfig
@@ -38,8 +39,10 @@ from being_rt.train.surface import Surface
 from being_rt.train.walk import Walk
 
 FORMAT_VERSION = 1
-LEAST_LOG_SCALE, LARGEST_LOG_SCALE = -12.0, -1.6  # 6 micrometres, 20 centimetres
+LOG_SCALES = -12.0, -1.6  # 6 micrometres, 20 centimetres
+TRIANGLE_LOG_SCALES = -6.0, 3.0  # where scales are in sizes of triangles
 LARGEST_LOGIT = 12.0
+_TIDIED = ("rotation", "colour", "opacity_logit", "log_scale")
 _INTEGERS = {"face": torch.int32, "facing": torch.uint8, "part": torch.uint8, "anchor_index": torch.int32}
 _SHARED = ("network.anchor_index", "network.anchor_weight", "network.basis", "network.encoding")  # rows of the head
 
@@ -266,18 +269,13 @@ class AvatarModel:
     @torch.no_grad()
     def after_step(self) -> None:
         """Bring parameters back to where they make sense after an update, in place; captured in a graph as it is."""
-        for name, tensor in self.parameters.items():
-            field = name.split(".", 1)[1]
-            if field == "rotation":
-                tensor.div_(tensor.norm(dim=1, keepdim=True).clamp(min=1e-12))
-            elif field == "colour":
-                tensor.clamp_(0, 1)
-            elif field == "opacity_logit":
-                tensor.clamp_(-LARGEST_LOGIT, LARGEST_LOGIT)
-            elif field == "log_scale" and not (self.config.face_scaled and name == "head.log_scale"):
-                tensor.clamp_(LEAST_LOG_SCALE, LARGEST_LOG_SCALE)
-            elif field == "log_scale":
-                tensor.clamp_(-6, 3)  # in sizes of triangles
+        for layer in ("head", "torso"):
+            names = {field: f"{layer}.{field}" for field in _TIDIED}
+            trained = {field: self.parameters[name] for field, name in names.items() if name in self.parameters}
+            in_triangles = layer == "head" and self.config.face_scaled
+            limits = TRIANGLE_LOG_SCALES if in_triangles else LOG_SCALES
+            if trained:
+                tidy(**trained, largest_logit=LARGEST_LOGIT, log_scale_limits=limits)
         if self._walk is not None:
             t = self.tensors
             self._walk.settle(t["head.face"], t["head.barycentric"], t["head.rotation"])

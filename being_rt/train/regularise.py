@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
+from being_rt.ops.costs import Extent, Opacity, Placement, gaussian_costs
 from being_rt.train.config import RegularisationConfig
 
 if TYPE_CHECKING:
@@ -26,31 +26,26 @@ def offset_penalty(weights: RegularisationConfig) -> list[float] | None:
 
 
 def regularisation(model: AvatarModel, layers: Layers) -> dict[str, Tensor]:
-    """The terms of a configuration whose weight is not 0, each a scalar. Captured in a CUDA graph as it is.
-
-    Hinges as those of Qian et al., "GaussianAvatars", 2024, relative to their limits; the ratio of
-    scales as in Xie et al., "PhysGaussian", 2024, which SplattingAvatar uses.
-    """
-    weights, tensors = model.config.regularisation, model.tensors
+    """The terms of a configuration whose weight is not 0, each a scalar. Captured in a CUDA graph as it is."""
+    weights, t = model.config.regularisation, model.tensors
+    placement = Placement(t["head.position"], t["head.home"], t["head.limit"]) if weights.position else None
+    extent = Extent(t["head.log_scale"], t["head.scale_limit"], weights.ratio_limit) if weights.scale else None
+    opacity = Opacity(t["head.opacity_logit"], model.late) if weights.opacity else None
     terms: dict[str, Tensor] = {}
-    if weights.position:
-        distance = (tensors["head.position"] - tensors["head.home"]).square().sum(1).clamp(min=1e-16).sqrt()
-        terms["position"] = weights.position * torch.relu(distance / tensors["head.limit"] - 1).mean()
-    if weights.scale:
-        head = _scale_cost(tensors["head.log_scale"], tensors["head.scale_limit"], weights.ratio_limit)
-        terms["scale"] = weights.scale * head
+    if placement or extent or opacity:
+        costs = gaussian_costs(
+            placement,
+            extent,
+            opacity,
+            position_weight=weights.position,
+            scale_weight=weights.scale,
+            opacity_weight=weights.opacity,
+        )
+        parts = {"position": placement, "scale": extent, "opacity": opacity}
+        terms |= {name: cost for (name, part), cost in zip(parts.items(), costs, strict=True) if part}
     if layers.torso_splats is not None:  # the same in all presets
-        torso = _scale_cost(tensors["torso.log_scale"], tensors["torso.scale_limit"], _TORSO.ratio_limit)
-        terms["torso scale"] = _TORSO.scale * torso
+        extent = Extent(t["torso.log_scale"], t["torso.scale_limit"], _TORSO.ratio_limit)
+        terms["torso scale"] = gaussian_costs(extent=extent, scale_weight=_TORSO.scale).scale
     if weights.offset and layers.offset_cost is not None:
         terms["offset"] = layers.offset_cost
-    if weights.opacity:
-        opacity = torch.sigmoid(tensors["head.opacity_logit"])
-        terms["opacity"] = weights.opacity * model.late * (4 * opacity * (1 - opacity)).mean()
     return terms
-
-
-def _scale_cost(log_scale: Tensor, limit: Tensor, ratio: float) -> Tensor:
-    excess = torch.relu(log_scale.exp() / limit[:, None] - 1).sum(1)
-    stretch = (log_scale.amax(1) - log_scale.amin(1)).exp()
-    return (excess + torch.relu(stretch / ratio - 1)).mean()

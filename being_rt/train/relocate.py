@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from being_rt.ops.statistics import add_statistics
 from being_rt.reference import quaternion_matrix
 
 if TYPE_CHECKING:
@@ -43,13 +44,9 @@ class LayerStatistics:
         gradient = splats.grad
         if gradient is None:
             return
-        width, height = size
         # The loss is a mean over the batch; a frame's own gradient is B times as large.
-        half_x, half_y = 0.5 * width * len(splats), 0.5 * height * len(splats)
-        length = ((half_x * gradient[..., 0]).square() + (half_y * gradient[..., 1]).square()).sqrt()
-        self.gradient.add_(length.sum(0))
-        self.count.add_((length > 0).to(self.count.dtype).sum(0))
-        torch.maximum(self.opacity, splats.detach()[..., 5].amax(0), out=self.opacity)
+        width, height = (0.5 * len(splats) * length for length in size)
+        add_statistics(splats, gradient, (width, height), self.gradient, self.count, self.opacity)
 
 
 @dataclass(frozen=True)

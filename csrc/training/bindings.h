@@ -12,6 +12,9 @@ void bind_project(py::module_& module);
 void bind_rasterize(py::module_& module);
 void bind_composite(py::module_& module);
 void bind_loss(py::module_& module);
+void bind_costs(py::module_& module);
+void bind_statistics(py::module_& module);
+void bind_tidy(py::module_& module);
 void bind_adam(py::module_& module);
 
 inline void bind_operations(py::module_& parent) {
@@ -23,6 +26,9 @@ inline void bind_operations(py::module_& parent) {
     bind_rasterize(module);
     bind_composite(module);
     bind_loss(module);
+    bind_costs(module);
+    bind_statistics(module);
+    bind_tidy(module);
     bind_adam(module);
 }
 
