@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from being_rt.train.config import LearningRates
 
-_TORSO = LearningRates()  # all presets have the same torso layer
+# All presets have the same torso layer. It begins at a guessed depth, with guessed weights, and has far to go.
+_TORSO = LearningRates(position=5e-4, position_end=5e-6, torso_weights=0.05)
 
 
 def learning_rates(rates: LearningRates, names: Iterable[str], progress: float) -> dict[str, float]:
