@@ -13,7 +13,7 @@ from being_rt.flame.rig import Rig
 from being_rt.flame.rotations import matrices
 from being_rt.reference import pose
 from being_rt.train.config import TrackConfig
-from being_rt.train.tracks import Tracks, slow_part, steady
+from being_rt.train.tracks import COLUMNS, Tracks, slow_part, steady
 
 CAMERA = make_camera((320, 240))
 EVERYTHING = TrackConfig(start=0.0, slow_seconds=0.2, focal=1e-3, principal=0.1)
@@ -162,7 +162,7 @@ def test_corrections_find_a_shaken_motion() -> None:
     error = np.abs(tracks.params().translation - truth.translation)
     before = np.abs(noisy.translation - truth.translation)
     assert error[trained].mean() < 0.5 * before[trained].mean()
-    drawn = tracks.sequence()["translation"].detach().numpy()
+    drawn = tracks.sequence()[:, COLUMNS["translation"]].detach().numpy()
     np.testing.assert_array_equal(drawn[1::2], noisy.translation[1::2])  # held out: as given
     between = tracks.params().translation - noisy.translation  # played: corrected as its neighbours are
     np.testing.assert_allclose(between[1:-1:2], (between[:-2:2] + between[2::2]) / 2, atol=1e-6)

@@ -128,7 +128,7 @@ def evaluate(
 def draw(
     model: Renderable,
     tracks: Tracks,
-    sequence: dict[str, Tensor],
+    sequence: Tensor,
     dataset: Dataset,
     index: int,
     background: Tensor,

@@ -9,7 +9,7 @@ depend on nothing but that state and their numbers, so how much room there was a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
@@ -304,13 +304,13 @@ class Stepper:
         self.optimizer.step()
         self.model.after_step()
 
-    def frames(self, view: View, sequence: Mapping[str, Tensor]) -> Frames:
+    def frames(self, view: View, sequence: Tensor) -> Frames:
         """What the view's inputs show, as the model takes it."""
         return self.frames_of(self.feed.inputs(view).row, view, sequence)
 
-    def frames_of(self, row: Tensor, view: View, sequence: Mapping[str, Tensor]) -> Frames:
+    def frames_of(self, row: Tensor, view: View, sequence: Tensor) -> Frames:
         """Frames of rows [B, COLUMNS]."""
-        motion = self.tracks.gather(dict(sequence), row[:, 1].long())
+        motion = self.tracks.gather(sequence, row[:, 1].long())
         pose, intrinsics = self.feed.cameras(row, view)
         intrinsics = self.tracks.intrinsics(intrinsics, view.reduction)
         return Frames(*motion, pose, intrinsics, view.size, self.feed.background(row, view))

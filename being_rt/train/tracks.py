@@ -59,6 +59,14 @@ ALONG_SECONDS = 0.08  # on what leaning cannot absorb, motion along the neck: tw
 GAP_SECONDS = 0.5  # between frames whose corrections say what is right in between
 
 
+# Where a field of FlameParams is in a row [120] that has them all, in their order.
+COLUMNS = {
+    name: slice(end - width, end)
+    for (name, width), end in zip(WIDTHS.items(), np.cumsum(list(WIDTHS.values())).tolist(), strict=True)
+}
+_MOTION = {"expression": 100, "axis_angles": 15, "translation": 3, "eyelids": 2}  # the fields of Motion in such a row
+
+
 class Motion(NamedTuple):
     """What the face does in B frames."""
 
@@ -106,31 +114,34 @@ class Tracks:
             raise InvalidParameterError("the dataset has no training frames; its split 'train' is empty")
         self.config = config
         self.fps = params.fps
-        self.given = {name: torch.tensor(getattr(params, name), dtype=dtype, device=device) for name in WIDTHS}
         count = len(params)
+        self._given = torch.tensor(packed(params), dtype=dtype, device=device)
         times = np.unique(trained).astype(np.int64)
         shown = np.bincount(times, minlength=count).astype(np.float64)
         self._shown = torch.tensor(shown[:, None], dtype=dtype, device=device)
-        self._slow: tuple[Tensor, Tensor] | None = None
+        self._slow: tuple[Tensor, Tensor] | None = None  # what takes it out: [T, K] @ [K, T]
         if config.slow_seconds > 0:
             knots, weights = slow_part(times, config.slow_seconds * params.fps, count)
             self._slow = (
-                torch.tensor(knots, dtype=dtype, device=device),
+                torch.tensor(-shown[:, None] * knots, dtype=dtype, device=device),
                 torch.tensor(weights, dtype=dtype, device=device),
             )
         self._row = torch.arange(count, device=device)
         self._times = torch.tensor(times, device=device)
         self._acceleration = torch.tensor(_second_differences(params, times), dtype=dtype, device=device)
-        rates = {name: getattr(config, name) for name in WIDTHS}
         self.leaves: dict[str, Tensor] = {}
-        if config.refine:
-            for name, rate in rates.items():
-                if rate > 0:
-                    self.leaves[f"tracks.{name}"] = torch.zeros_like(self.given[name]).requires_grad_()
-            for name, width in (("focal", 1), ("principal", 2)):
-                if getattr(config, name) > 0:
-                    zeros = torch.zeros(width, dtype=dtype, device=device)
-                    self.leaves[f"camera.{name}"] = zeros.requires_grad_()
+        shapes: dict[str, tuple[int, ...]] = {f"tracks.{name}": (count, width) for name, width in WIDTHS.items()}
+        shapes |= {"camera.focal": (1,), "camera.principal": (2,)}
+        for name, shape in shapes.items():
+            if config.refine and getattr(config, name.partition(".")[2]) > 0:
+                self.leaves[name] = torch.zeros(shape, dtype=dtype, device=device).requires_grad_()
+        self._uncorrected = {
+            name: torch.zeros(count, width, dtype=dtype, device=device)
+            for name, width in WIDTHS.items()
+            if f"tracks.{name}" not in self.leaves
+        }
+        factors = self._factors(count, len(self._acceleration))
+        self._closeness, self._smoothness = (torch.tensor(factor, dtype=dtype, device=device) for factor in factors)
 
     def learning_rates(self, progress: float) -> dict[str, float]:
         """By the names of ``leaves``, at ``progress`` 0..1 of the run: 0 before the start, then a cosine to a tenth."""
@@ -140,28 +151,26 @@ class Tracks:
         factor = 0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * min(1.0, through)))
         return {name: float(factor * getattr(self.config, name.partition(".")[2])) for name in self.leaves}
 
-    def sequence(self) -> dict[str, Tensor]:
-        """All timesteps: the fields of FlameParams, [T, width] each, corrected and differentiable."""
-        values = dict(self.given)
-        for name, given in self.given.items():
-            correction = self.leaves.get(f"tracks.{name}")
-            if correction is not None:
-                if self._slow is not None:
-                    correction = correction - self._slow[0] @ (self._slow[1] @ correction)
-                values[name] = given + self._shown * correction
-        return values
+    def sequence(self) -> Tensor:
+        """All timesteps [T, 120], corrected and differentiable; :data:`COLUMNS` says what they are."""
+        if len(self._uncorrected) == len(WIDTHS):
+            return self._given
+        everything = self._uncorrected | {name.partition(".")[2]: leaf for name, leaf in self.leaves.items()}
+        correction = torch.cat([everything[name] for name in WIDTHS], dim=1)
+        change = self._shown * correction
+        if self._slow is not None:
+            change = torch.addmm(change, self._slow[0], self._slow[1] @ correction)
+        return self._given + change
 
-    def gather(self, sequence: dict[str, Tensor], timestep: Tensor) -> Motion:
+    def gather(self, sequence: Tensor, timestep: Tensor) -> Motion:
         """The rows of a batch, timestep int64 [B].
 
         A product with a 0-1 matrix: exact, and unlike that of an index its derivative adds up in a fixed order.
         """
-        chosen = (timestep[:, None] == self._row).to(sequence["expression"].dtype)
-        rows = chosen @ torch.cat([sequence[name] for name in WIDTHS], dim=1)
-        parts = rows.split(list(WIDTHS.values()), dim=1)
-        row = {name: part.contiguous() for name, part in zip(WIDTHS, parts, strict=True)}
-        turns = torch.cat([row["rotation"], row["neck"], row["jaw"], row["eyes"]], dim=1)
-        return Motion(row["expression"], turns.unflatten(1, (5, 3)), row["eyelids"], row["translation"])
+        chosen = (timestep[:, None] == self._row).to(sequence.dtype)
+        parts = (chosen @ sequence).split(list(_MOTION.values()), dim=1)
+        row = {name: part.contiguous() for name, part in zip(_MOTION, parts, strict=True)}
+        return Motion(**row | {"axis_angles": row["axis_angles"].unflatten(1, (5, 3))})
 
     def intrinsics(self, base: Tensor, reduction: int) -> Tensor:
         """Intrinsics [B, 6] of crops, ``base`` as given, with the shared camera's corrections.
@@ -176,24 +185,29 @@ class Tracks:
         centre = centre if principal is None else centre + principal / reduction
         return torch.cat([lengths, centre, limits], dim=1)
 
-    def terms(self, sequence: dict[str, Tensor]) -> dict[str, Tensor]:
+    def terms(self, sequence: Tensor) -> dict[str, Tensor]:
         """What the corrections cost: mean over time of squares in natural units, weights applied. Scalars by name.
 
         Smoothness is that of the training timesteps, with the time between them as it is.
         """
-        closeness = smoothness = self._shown.new_zeros(())
-        for name, given in self.given.items():
-            if f"tracks.{name}" not in self.leaves:
-                continue
-            unit = _UNITS[name]
-            change = (sequence[name] - given) / unit.correction
-            closeness = closeness + unit.closeness * change.square().sum(1).mean()
-            if len(self._acceleration):
-                rows = sequence[name].index_select(0, self._times)
-                triples = torch.stack([rows[:-2], rows[1:-1], rows[2:]], dim=1)
-                acceleration = (self._acceleration[:, :, None] * triples).sum(1) / unit.acceleration
-                smoothness = smoothness + unit.smoothness * acceleration.square().sum(1).mean()
-        return {"closeness": self.config.closeness * closeness, "smoothness": self.config.smoothness * smoothness}
+        closeness = ((sequence - self._given) * self._closeness).square().sum()
+        weights = self._acceleration
+        rows = sequence.index_select(0, self._times)
+        acceleration = weights[:, :1] * rows[: len(weights)]
+        for later in (1, 2):
+            acceleration = torch.addcmul(acceleration, weights[:, later, None], rows[later : later + len(weights)])
+        smoothness = (acceleration * self._smoothness).square().sum()
+        return {"closeness": closeness, "smoothness": smoothness}
+
+    def _factors(self, count: int, triples: int) -> tuple[Float64, Float64]:
+        """What columns [120] of changes, and of accelerations, are multiplied by so that their squares are costs."""
+        factors = np.zeros((2, sum(WIDTHS.values())))
+        for name, column in COLUMNS.items():
+            if f"tracks.{name}" in self.leaves:
+                unit, config = _UNITS[name], self.config
+                factors[0, column] = np.sqrt(config.closeness * unit.closeness / count) / unit.correction
+                factors[1, column] = np.sqrt(config.smoothness * unit.smoothness / max(triples, 1)) / unit.acceleration
+        return factors[0], factors[1]
 
     def params(self) -> FlameParams:
         """The refined motion, all timesteps.
@@ -202,16 +216,15 @@ class Tracks:
         interpolated. That is for whoever plays the motion; :meth:`sequence`, which is what is drawn, has it not.
         """
         with torch.no_grad():
-            values = {name: value.cpu().numpy() for name, value in self.sequence().items()}
+            values = self.sequence().cpu().numpy()
         shown = np.flatnonzero(self._shown.cpu().numpy())
         rest = np.setdiff1d(np.arange(shown[0], shown[-1]), shown)
         after = np.searchsorted(shown, rest)
         rest = rest[shown[after] - shown[after - 1] <= GAP_SECONDS * self.fps]
-        for name, given in self.given.items():
-            correction = values[name] - given.cpu().numpy()
-            for column in range(correction.shape[1]):
-                values[name][rest, column] += np.interp(rest, shown, correction[shown, column])
-        return FlameParams(**values, fps=self.fps)
+        correction = values - self._given.cpu().numpy()
+        for column in range(correction.shape[1]):
+            values[rest, column] += np.interp(rest, shown, correction[shown, column])
+        return FlameParams(**{name: values[:, columns] for name, columns in COLUMNS.items()}, fps=self.fps)
 
     def camera(self, camera: Camera) -> Camera:
         """A camera of the dataset with the refined focal length and principal point."""
@@ -221,6 +234,11 @@ class Tracks:
         if "camera.principal" in self.leaves:
             matrix[:2, 2] += self.leaves["camera.principal"].detach().cpu().numpy()
         return Camera(camera.world_to_camera, matrix.astype(np.float32), camera.size)
+
+
+def packed(params: FlameParams) -> NDArray[np.float32]:
+    """All fields side by side, float32 [T, 120]; see :data:`COLUMNS`."""
+    return np.concatenate([getattr(params, name) for name in WIDTHS], axis=1)
 
 
 def slow_part(times: NDArray[np.int64], spacing: float, count: int) -> tuple[Float64, Float64]:
