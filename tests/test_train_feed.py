@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from train_scenes import head_rig, make_camera, make_dataset
 
 from being_rt.dataset import Dataset, DatasetWriter
@@ -28,6 +30,13 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def make_feed(dataset: Dataset, config: FeedConfig = FOVEATED, batch: int = 2, rank: int = 0, ranks: int = 1) -> Feed:
     return Feed(dataset, config, "cpu", seed=3, batch=batch, rank=rank, ranks=ranks)
+
+
+def look(feed: Feed, step: int, view: View, following: Sequence[tuple[int, View]] = ()) -> tuple[Tensor, Tensor]:
+    """A step's frames and rows."""
+    row = torch.tensor(feed.sampler.rows(step, view), device=feed.device)
+    feed.fetch(step, view, following)
+    return feed.target(row, view), row
 
 
 def test_views_of_frames() -> None:
@@ -53,9 +62,8 @@ def test_a_step_is_the_same_wherever_the_run_begins(dataset: Dataset) -> None:
     first, second = make_feed(dataset), make_feed(dataset)
     window = first.views[1]
     for step in range(12):
-        first.fill(step, window)
-    second.fill(11, window)
-    for mine, other in zip(first.inputs(window), second.inputs(window), strict=True):
+        seen = look(first, step, window)
+    for mine, other in zip(seen, look(second, 11, window), strict=True):
         assert torch.equal(mine, other)
 
 
@@ -79,8 +87,7 @@ def test_views_mix_in_their_share(dataset: Dataset) -> None:
 def test_crops_show_what_their_rows_say(dataset: Dataset) -> None:
     feed = make_feed(dataset, batch=8)
     for view in feed.views:
-        feed.fill(4, view)
-        target, row = feed.inputs(view)
+        target, row = look(feed, 4, view)
         pictures = target.view(torch.uint8).unflatten(-1, (-1, 4)).numpy()
         for item, values in zip(pictures, row.numpy(), strict=True):
             index = int(feed.frames[int(values[0])])
@@ -98,8 +105,7 @@ def test_a_crops_camera_sees_points_where_the_frame_does(dataset: Dataset) -> No
     point = np.array([[0.01, 0.02, 0.05]])
     expected, _ = project(point, dataset.cameras[0])
     for view in feed.views:
-        feed.fill(2, view)
-        row = feed.inputs(view).row
+        row = look(feed, 2, view)[1]
         pose, intrinsics = feed.cameras(row, view)
         seen = pose[:, :, :3].double().numpy() @ point[0] + pose[:, :, 3].double().numpy()
         k = intrinsics.double().numpy()
@@ -124,8 +130,7 @@ def test_windows_lie_within_the_frame_and_look_at_the_face(dataset: Dataset) -> 
 def test_backgrounds(dataset: Dataset, tmp_path: Path) -> None:
     random = make_feed(dataset)
     view = random.views[0]
-    random.fill(0, view)
-    row = random.inputs(view).row
+    row = look(random, 0, view)[1]
     assert torch.equal(random.background(row, view)[:, 0, 0], row[:, 5:8])
     assert len(torch.unique(row[:, 5:8])) == 6
 
@@ -133,14 +138,13 @@ def test_backgrounds(dataset: Dataset, tmp_path: Path) -> None:
     plate = dataset.backgrounds[0]
     assert plate is not None
     window = scene.views[1]
-    scene.fill(1, window)
-    row = scene.inputs(window).row
+    row = look(scene, 1, window)[1]
     for item, (left, top) in zip(scene.background(row, window), row[:, 3:5].int().tolist(), strict=True):
         np.testing.assert_allclose(item.numpy() * 255, plate[top : top + 16, left : left + 24], atol=1e-4)
     assert scene.background(row, scene.views[0]).shape == (1, 24, 32, 3)
 
     plain = make_feed(make_dataset(tmp_path / "plain", 3, test=0), FeedConfig(random_background=False))
-    assert torch.equal(plain.background(plain.inputs(plain.views[0]).row, plain.views[0]), torch.ones(1, 1, 1, 3))
+    assert torch.equal(plain.background(look(plain, 0, plain.views[0])[1], plain.views[0]), torch.ones(1, 1, 1, 3))
 
 
 def test_a_reduced_frame_over_a_colour_is_that_reduced() -> None:
@@ -216,8 +220,7 @@ def test_the_device_gets_what_the_cpu_gets(dataset: Dataset, gigabytes: float) -
     expected, feed = make_feed(dataset, config), Feed(dataset, config, "cuda", seed=3, batch=2)
     steps = [(step, feed.sampler.view(step, 0.5)) for step in [*range(8), 3, 4]]  # goes back once
     for i, (step, view) in enumerate(steps):
-        feed.fill(step, view, steps[i + 1 : i + 3])
-        expected.fill(step, view)
-        for mine, other in zip(feed.inputs(view), expected.inputs(view), strict=True):
+        seen = look(feed, step, view, steps[i + 1 : i + 3])
+        for mine, other in zip(seen, look(expected, step, view), strict=True):
             assert torch.equal(mine.cpu(), other)
     feed.close()

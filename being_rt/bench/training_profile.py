@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.autograd import DeviceType
 from torch.autograd.profiler import record_function
@@ -126,6 +127,7 @@ def _profile(stepper: Stepper, view: View) -> Profile:
 
 def _replay(stepper: Stepper, plan: Sequence[Planned]) -> None:
     """Steps' graphs alone, on frames that are there."""
+    stepper._ledger.turn()
     for item in plan:
         stepper._run(item.view)
 
@@ -133,8 +135,11 @@ def _replay(stepper: Stepper, plan: Sequence[Planned]) -> None:
 def _line_by_line(stepper: Stepper, plan: Sequence[Planned]) -> None:
     """Steps without a graph."""
     with named(stepper):
+        stepper._ledger.turn()
+        stepper._ledger.write(0, np.stack([stepper._order(item) for item in plan]))
         for item in plan:
-            stepper._prepare(item, ())
+            stepper.feed.fetch(item.step, item.view)
+            stepper.model.set_progress(item.progress)
             stepper._differentiate(item.view)
             stepper._share(item.view)
             stepper._update(item.view)
@@ -187,7 +192,7 @@ def named(stepper: Stepper) -> Iterator[None]:
     """Ranges around what PyTorch computes between the operations, for as long as the context lasts."""
     model, tracks, feed = stepper.model, stepper.tracks, stepper.feed
     parts: list[tuple[str, object, tuple[str, ...]]] = [
-        ("feed", feed, ("fill", "cameras", "background")),
+        ("feed", feed, ("fetch", "target", "cameras", "background")),
         ("tracks", tracks, ("sequence", "gather", "intrinsics", "terms")),
         ("offsets", model, ("_offsets",)),
         ("weights", stepper._weights, ("__call__",)),

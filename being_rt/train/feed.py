@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
@@ -24,7 +24,6 @@ from being_rt.dataset.regions import region_boxes
 from being_rt.errors import DatasetError, InvalidParameterError
 from being_rt.train.config import FeedConfig
 from being_rt.train.sampling import COLUMNS, WEIGHTED, Sampler, View, evenly, make_views
-from being_rt.train.upload import Upload
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
@@ -35,13 +34,6 @@ LIMIT = 1.3  # FRUSTUM_MARGIN of being_rt.reference
 SLOTS = 3  # crops on their way to the device: one being cut, one being copied, one being used
 BOX_ROWS = 256  # timesteps whose vertices are in memory at once while boxes are measured
 HOST_SHARE = 0.8  # of the free memory that frames may take
-
-
-class Inputs(NamedTuple):
-    """What a step reads. The tensors stay; :meth:`Feed.fill` changes what is in them."""
-
-    target: Tensor  # int32 [B, H, W], RGBA with straight alpha, a byte each
-    row: Tensor  # float32 [B, COLUMNS], see Sampler.rows
 
 
 class Feed:
@@ -63,8 +55,9 @@ class Feed:
 
         feed = Feed(dataset, config.feed, "cuda", seed=0, batch=8)
         view = feed.sampler.view(step, progress=0.0)
-        feed.fill(step, view)
-        pictures = feed.inputs(view).target.view(torch.uint8).unflatten(-1, (-1, 4))
+        row = torch.tensor(feed.sampler.rows(step, view), device="cuda")
+        feed.fetch(step, view)
+        pictures = feed.target(row, view).view(torch.uint8).unflatten(-1, (-1, 4))
     """
 
     def __init__(
@@ -79,7 +72,7 @@ class Feed:
         ranks: int = 1,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.dataset, self.device = dataset, torch.device(device)
+        self.dataset, self.device = dataset, torch.empty(0, device=device).device  # with its index
         self.frames = evenly(dataset.split("train"), config.frame_limit)
         self.has_masks = check_frames(dataset, self.frames)
         self.random_background = config.random_background and self.has_masks
@@ -92,51 +85,53 @@ class Feed:
         self.sampler = Sampler(
             config, self.size, timestep, camera, boxes, seed=seed, batch=batch, rank=rank, ranks=ranks
         )
-        self._intrinsics = torch.tensor(
-            np.stack([camera_intrinsics(camera) for camera in dataset.cameras]), device=self.device
-        )
+        intrinsics = np.stack([camera_intrinsics(camera) for camera in dataset.cameras])
+        self._intrinsics = {
+            view: torch.tensor(intrinsics / np.array([view.reduction] * 4 + [1, 1], np.float32), device=self.device)
+            for view in self.views
+        }
         poses = np.stack([camera.world_to_camera[:3] for camera in dataset.cameras]).astype(np.float32)
         self._poses = torch.tensor(poses, device=self.device)
         self._plates = {view.reduction: self._plate(view.reduction) for view in self.views}
+        self._across, self._down = (
+            {view: torch.arange(view.size[axis], device=self.device) for view in self.views} for axis in (0, 1)
+        )
         count = self.sampler.local_batch
-        self._inputs = {
-            view: Inputs(
-                torch.zeros(count, view.size[1], view.size[0], dtype=torch.int32, device=self.device),
-                torch.zeros(count, COLUMNS, device=self.device),
-            )
+        self._delivered = {  # by the courier; the tensors stay, what is in them changes
+            view: torch.zeros(count, view.size[1], view.size[0], dtype=torch.int32, device=self.device)
             for view in self.views
+            if self._on_host(view)
         }
-        self._uploads = {view: Upload(inputs.row) for view, inputs in self._inputs.items()}
-        self._courier = _Courier(self) if any(self._on_host(view) for view in self.views) else None
+        self._courier = _Courier(self, self._delivered) if self._delivered else None
 
     @property
     def bytes_on_device(self) -> int:
         """Memory that the frames take there."""
         return sum(level.nbytes for level in self._levels.values() if level.device == self.device)
 
-    def inputs(self, view: View) -> Inputs:
-        """The tensors that steps of a view read; the same ones every time."""
-        return self._inputs[view]
-
-    def fill(self, step: int, view: View, following: Sequence[tuple[int, View]] = ()) -> None:
-        """Put a step's frames into its view's inputs, without waiting for the device.
+    def fetch(self, step: int, view: View, following: Sequence[tuple[int, View]] = ()) -> None:
+        """Bring a step's frames to the device if they are not there, without waiting for it.
 
         ``following``: the steps that will probably be next, whose frames are then fetched ahead.
         """
-        inputs = self._inputs[view]
-        if self._courier is not None and self._on_host(view):
-            self._courier.deliver(step, view, inputs, [ahead for ahead in following if self._on_host(ahead[1])])
-            return
-        self._uploads[view](self.sampler.rows(step, view))
-        inputs.target.copy_(self._crop(self._levels[view.reduction], inputs.row, view))
+        if self._courier is not None and view in self._delivered:
+            self._courier.deliver(step, view, [ahead for ahead in following if ahead[1] in self._delivered])
+
+    def target(self, row: Tensor, view: View) -> Tensor:
+        """The frames of a batch's rows: int32 [B, H, W], RGBA with straight alpha, a byte each.
+
+        Where they come from host memory, those of the step that was fetched last, in the same tensor every time.
+        """
+        delivered = self._delivered.get(view)
+        return self._crop(self._levels[view.reduction], row, view) if delivered is None else delivered
 
     def cameras(self, row: Tensor, view: View) -> tuple[Tensor, Tensor]:
         """world_to_camera [B, 3, 4] and intrinsics [B, 6] (:class:`being_rt.train.frames.Frames`) of a batch's rows."""
         index = row[:, 2].long()
-        base = self._intrinsics.index_select(0, index)
-        scaled = base[:, :4] / view.reduction
-        centre = scaled[:, 2:] - row[:, 3:5]
-        return self._poses.index_select(0, index), torch.cat([scaled[:, :2], centre, base[:, 4:]], dim=1)
+        intrinsics = self._intrinsics[view].index_select(0, index)
+        if view.windowed:
+            intrinsics[:, 2:4] -= row[:, 3:5]
+        return self._poses.index_select(0, index), intrinsics
 
     def background(self, row: Tensor, view: View) -> Tensor:
         """What stands behind a batch's frames: a random colour each [B, 1, 1, 3], or the scene [B or 1, H, W, 3]."""
@@ -236,8 +231,8 @@ class Feed:
         if not view.windowed:
             return level.index_select(0, index)
         left, top = row[:, 3:5].long().unbind(1)
-        x = left[:, None] + torch.arange(view.size[0], device=row.device)
-        y = top[:, None] + torch.arange(view.size[1], device=row.device)
+        x = left[:, None] + self._across[view]
+        y = top[:, None] + self._down[view]
         return level[index[:, None, None], y[:, :, None], x[:, None, :]]
 
     def cut(self, rows: Float32, view: View, out: Tensor) -> None:
@@ -251,11 +246,9 @@ class _Slot(NamedTuple):
     """A batch on its way: page-locked memory, and where it goes on the device."""
 
     target: Tensor  # int32 [largest batch]
-    row: Tensor
     device_target: Tensor
-    device_row: Tensor
     arrived: torch.cuda.Event  # the copy to the device is complete
-    used: torch.cuda.Event  # the step's inputs have been made of it
+    used: torch.cuda.Event  # so is the one to where the step reads it
 
 
 class _Courier:
@@ -265,17 +258,14 @@ class _Courier:
     time and nothing else.
     """
 
-    def __init__(self, feed: Feed) -> None:
-        self._feed = feed
+    def __init__(self, feed: Feed, delivered: Mapping[View, Tensor]) -> None:
+        self._feed, self._delivered = feed, delivered
         self._stream = torch.cuda.Stream(feed.device)
-        pixels = max(feed.inputs(view).target.numel() for view in feed.views)
-        rows = (feed.sampler.local_batch, COLUMNS)
+        pixels = max(target.numel() for target in delivered.values())
         self._free = deque(
             _Slot(
                 torch.empty(pixels, dtype=torch.int32, pin_memory=True),
-                torch.empty(rows, pin_memory=True),
                 torch.empty(pixels, dtype=torch.int32, device=feed.device),
-                torch.empty(rows, device=feed.device),
                 torch.cuda.Event(),
                 torch.cuda.Event(),
             )
@@ -284,8 +274,8 @@ class _Courier:
         self._thread = ThreadPoolExecutor(1, "being-feed")
         self._coming: dict[tuple[int, View], Future[_Slot]] = {}
 
-    def deliver(self, step: int, view: View, inputs: Inputs, following: Sequence[tuple[int, View]]) -> None:
-        """Fill the inputs on the current stream, and fetch what follows."""
+    def deliver(self, step: int, view: View, following: Sequence[tuple[int, View]]) -> None:
+        """Fill the view's tensor on the current stream, and fetch what follows."""
         wanted = [(step, view), *following][:SLOTS]
         for key in [key for key in self._coming if key not in wanted]:
             self._free.append(self._coming.pop(key).result())
@@ -295,8 +285,8 @@ class _Courier:
         slot = self._coming.pop((step, view)).result()
         current = torch.cuda.current_stream(self._feed.device)
         current.wait_event(slot.arrived)
-        inputs.target.copy_(slot.device_target[: inputs.target.numel()].view_as(inputs.target))
-        inputs.row.copy_(slot.device_row)
+        target = self._delivered[view]
+        target.copy_(slot.device_target[: target.numel()].view_as(target))
         slot.used.record(current)
         self._free.append(slot)
 
@@ -305,12 +295,10 @@ class _Courier:
         rows = self._feed.sampler.rows(step, view)
         shape = (len(rows), view.size[1], view.size[0])
         count = int(np.prod(shape))
-        slot.row.copy_(torch.from_numpy(rows))
         self._feed.cut(rows, view, slot.target[:count].view(shape))
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(slot.used)
             slot.device_target[:count].copy_(slot.target[:count], non_blocking=True)
-            slot.device_row.copy_(slot.row, non_blocking=True)
             slot.arrived.record(self._stream)
         return slot
 

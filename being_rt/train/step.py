@@ -26,14 +26,15 @@ from being_rt.train.config import LossConfig
 from being_rt.train.distributed import Flat, Group
 from being_rt.train.feed import Feed
 from being_rt.train.frames import Frames
-from being_rt.train.sampling import WEIGHTED, View
+from being_rt.train.ledger import PAGE, Ledger
+from being_rt.train.sampling import COLUMNS, WEIGHTED, View
 from being_rt.train.tracks import Tracks
-from being_rt.train.upload import Upload
 
 PHOTOMETRIC = ("total", "l1", "dssim", "alpha")  # the total with factors applied, its terms without
 ONE, LARGEST = 16, 255  # a weight map's byte for weight 1, and the largest that it can have
 SPARE_ROOM = 1.5  # of what was needed when last looked at
 LEAST_ROOM = 1 << 16  # instances
+AHEAD = 8  # steps whose orders go to the device in one piece, while it is busy with those before
 WARM_UP = 2  # eager steps before a capture, in which libraries make their allocations
 
 
@@ -108,10 +109,14 @@ class Stepper:
         self.statistics, self.group = statistics, group
         self._loss = loss
         self._weights = WeightMap(loss)
+        self._unweighted = torch.tensor([self._weights.factor, self._weights.factor, 1.0], device=feed.device)
         self.names: tuple[str, ...] = ()  # of the columns of losses, once a step has been done
-        self._losses: Tensor | None = None
+        self._losses = torch.empty(0, device=feed.device)
         self._flat: dict[View, Flat] = {}
-        self._rates = Upload(optimizer.learning_rates)
+        shape = feed.sampler.local_batch, COLUMNS
+        self._ledger = Ledger(math.prod(shape) + len(optimizer.parameters), feed.device)
+        self._row = self._ledger.order[: math.prod(shape)].view(shape)
+        self._rates = self._ledger.order[math.prod(shape) :]
         self._on_cuda = feed.device.type == "cuda"
         self._graphs: dict[View, tuple[torch.cuda.CUDAGraph, ...]] = {}
         self._pool = torch.cuda.graph_pool_handle() if self._on_cuda else None
@@ -151,12 +156,17 @@ class Stepper:
     def _attempt(self, plan: Sequence[Planned], following: Sequence[Planned]) -> NDArray[np.float64]:
         history: list[Tensor] = []
         queue = [(item.step, item.view) for item in (*plan, *following)]
-        for i, item in enumerate(plan):
-            self._prepare(item, queue[i + 1 : i + 4])
-            self._run(item.view)
-            assert self._losses is not None
-            history.append(self._losses.clone())
-        table = torch.stack(history)
+        for start in range(0, len(plan), PAGE):
+            page = plan[start : start + PAGE]
+            self._ledger.turn()
+            for i, item in enumerate(page):
+                if i % AHEAD == 0:
+                    self._ledger.write(i, np.stack([self._order(ahead) for ahead in page[i : i + AHEAD]]))
+                self.feed.fetch(item.step, item.view, queue[start + i + 1 : start + i + 4])
+                self.model.set_progress(item.progress)
+                self._run(item.view)
+            history.append(self._ledger.reports(len(page)))
+        table = torch.cat(history)
         values: NDArray[np.float64] = table.double().cpu().numpy()  # waits for the device
         return values
 
@@ -203,17 +213,17 @@ class Stepper:
         assert self.workspaces is not None
         probes = Workspace(0, self.feed.device), Workspace(0, self.feed.device)
         with torch.no_grad():
-            self.model.layers(self.frames(view, self.tracks.sequence()), probes)
+            self.model.layers(self.frames_of(self._row, view, self.tracks.sequence()), probes)
         for workspace, probe in zip(self.workspaces, probes, strict=True):
             workspace.capacity = max(workspace.capacity, roomy(int(probe.status[0].item())))
 
     # ---------------------------------------------------------------------------------------------------------- steps
 
-    def _prepare(self, item: Planned, following: Sequence[tuple[int, View]]) -> None:
-        self.feed.fill(item.step, item.view, following)
-        self.model.set_progress(item.progress)
+    def _order(self, item: Planned) -> NDArray[np.float32]:
+        """What a step has to know: its rows, then the learning rates."""
         rates = self.model.learning_rates(item.progress) | self.tracks.learning_rates(item.progress)
-        self._rates(np.array([rates[name] for name in self.optimizer.parameters], np.float32))
+        values = np.array([rates[name] for name in self.optimizer.parameters], np.float32)
+        return np.concatenate([self.feed.sampler.rows(item.step, item.view).ravel(), values])
 
     def _run(self, view: View) -> None:
         if not self._on_cuda:
@@ -231,8 +241,10 @@ class Stepper:
 
     def _capture(self, view: View) -> tuple[torch.cuda.CUDAGraph, ...]:
         """Graphs of a step of a view: one, or with several ranks one before and one after gradients are averaged."""
+        self._ledger.begin()
         self._measure(view)
-        inside = [tensor.clone() for tensor in self._state]  # of the middle of a block, where this happens
+        state = [*self._state, self._ledger.place]
+        inside = [tensor.clone() for tensor in state]  # of the middle of a block, where this happens
         side = torch.cuda.Stream(self.feed.device)
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -241,7 +253,7 @@ class Stepper:
                 self._share(view)
                 self._update(view)
         torch.cuda.current_stream().wait_stream(side)
-        torch._foreach_copy_(self._state, inside)
+        torch._foreach_copy_(state, inside)
         self.optimizer.zero_grad()
         torch.cuda.synchronize()
         parts = (
@@ -258,16 +270,16 @@ class Stepper:
         return tuple(graphs)
 
     def _differentiate(self, view: View) -> None:
-        """Losses of the view's inputs, and their gradients."""
+        """Losses of the frames of the present order, and their gradients."""
         self.optimizer.zero_grad()
-        target, row = self.feed.inputs(view)
+        self._ledger.begin()
         sequence = self.tracks.sequence()
-        frames = self.frames(view, sequence)
+        frames = self.frames_of(self._row, view, sequence)
         layers = self.model.layers(frames, self.workspaces)
-        weight = self._weights(row, view.size)
+        weight = self._weights(self._row, view.size)
         photometric = photometric_loss(
             layers.picture,
-            target.view(torch.uint8).unflatten(-1, (-1, 4)),
+            self.feed.target(self._row, view).view(torch.uint8).unflatten(-1, (-1, 4)),
             frames.background,
             weight,
             l1=self._loss.l1 * self._weights.factor,
@@ -276,19 +288,16 @@ class Stepper:
             huber=self._loss.huber or None,
         )
         terms = self.model.regularisation(layers) | self.tracks.terms(sequence)
-        total = photometric[0] + sum(terms.values())
+        parts = torch.stack([photometric[0], *terms.values()])
+        total = parts.sum()
         total.backward()
         self.statistics.accumulate(layers, frames)
         self.names = (*PHOTOMETRIC, *terms)
-        l1, dssim = photometric.detach()[1:3] * self._weights.factor
-        numbers = [total, l1, dssim, photometric[3], *terms.values()]
-        values = torch.stack([number.detach() for number in numbers])
-        if self._losses is None:
-            self._losses = values.clone()
-        self._losses.copy_(values)
+        with torch.no_grad():
+            torch.cat([total[None], photometric[1:] * self._unweighted, parts[1:]], out=self._losses)
         if self.group.ranks > 1:
             if view not in self._flat:
-                self._flat[view] = Flat(list(self.optimizer.parameters.values()), len(values))
+                self._flat[view] = Flat(list(self.optimizer.parameters.values()), len(self._losses))
             self._flat[view].gather(self._losses)
 
     def _share(self, view: View) -> None:
@@ -299,14 +308,10 @@ class Stepper:
     def _update(self, view: View) -> None:
         if self.group.ranks > 1:
             self._flat[view].scatter()
-            assert self._losses is not None
-            self._losses.copy_(self._flat[view].extra)
+        self.optimizer.learning_rates.copy_(self._rates)
         self.optimizer.step()
         self.model.after_step()
-
-    def frames(self, view: View, sequence: Tensor) -> Frames:
-        """What the view's inputs show, as the model takes it."""
-        return self.frames_of(self.feed.inputs(view).row, view, sequence)
+        self._ledger.finish(self._flat[view].extra if self.group.ranks > 1 else self._losses)
 
     def frames_of(self, row: Tensor, view: View, sequence: Tensor) -> Frames:
         """Frames of rows [B, COLUMNS]."""
