@@ -440,6 +440,7 @@ def test_export_refuses_what_the_format_does_not_hold(dataset: Dataset) -> None:
     with pytest.raises(InvalidParameterError, match="preset 'flashavatar' has a network per Gaussian"):
         model.to_avatar("x", dataset.cameras[0], plate)
     model = AvatarModel.create(small(), dataset)
+    model.set_progress(1.0)  # the network has set in
     with torch.no_grad():
         model.tensors["network.basis"][0, 0, 0] = 1e9
     with pytest.raises(InvalidParameterError, match="beyond the half floats"):

@@ -41,7 +41,7 @@ STAGES = (
     "loss", "regularisation", "statistics", "adam", "constraints", OTHER,
 )  # fmt: skip
 _OPERATIONS = {"blend_offsets": "offsets", "bind_head": "bind", "bind_torso": "bind", "over": "composite",
-               "photometric_loss": "loss"}  # fmt: skip
+               "photometric_loss": "loss", "gaussian_costs": "regularisation"}  # fmt: skip
 _RANGE = "bench: "  # before the names of this module's ranges
 _PHASE = _RANGE + "phase "
 _ENGINE = "autograd::engine::evaluate_function"

@@ -39,9 +39,9 @@ class LearningRates:
     opacity: float = 2.5e-2
     colour: float = 2.5e-3
     barycentric: float = 1e-3
-    network: float = 1e-3
+    network: float = 5e-4
     """Weights, biases and codes of the offset network."""
-    basis: float = 1e-3
+    basis: float = 1e-4
     """Bases of the Gaussians, of channels whose unit is 1; positions take ``basis * basis_position``."""
     basis_position: float = 0.05
     """Factor on ``basis`` for the position channels."""
@@ -69,7 +69,7 @@ class RegularisationConfig:
     """Metres, or sizes of the triangle where the model is ``face_scaled``."""
     ratio_limit: float = 10.0
     """Longest over shortest standard deviation that costs nothing; weighed as ``scale`` is."""
-    offset: float = 1e-3
+    offset: float = 0.3
     """Mean square of the offset network's output, each channel in its own unit."""
     opacity: float = 0.0
     """Pushes opacities to 0 or 1."""
@@ -115,7 +115,7 @@ class ModelConfig:
     initial_opacity: float = 0.5
     hair_height: float = 0.03
     """Metres: thickness of the shell of hair over the scalp at the start."""
-    network_start: float = 0.0
+    network_start: float = 0.3
     """Share of the run after which the offset network moves anything."""
     depth_softness: float = 0.01
     """Metres of depth difference over which head and torso swap order."""
@@ -184,8 +184,8 @@ class LossConfig:
 class ScheduleConfig:
     """How long, and what happens when."""
 
-    steps: int = 6_000
-    batch: int = 8
+    steps: int = 20_000
+    batch: int = 4
     """Frames per step, over all GPUs."""
     seconds: float = 0.0
     """Stop after this much training time, with the schedule fitted to it; 0: no limit."""
@@ -255,9 +255,9 @@ class TrackConfig:
     rotation: float = 1e-4
     """Of the global joint."""
     neck: float = 2e-4
-    jaw: float = 3e-4
-    eyes: float = 3e-4
-    eyelids: float = 1e-3
+    jaw: float = 3e-5
+    eyes: float = 3e-5
+    eyelids: float = 1e-4
     translation: float = 2e-5
     focal: float = 0.0
     """Of the logarithm of the focal length of the one shared camera."""
@@ -269,12 +269,13 @@ class TrackConfig:
     """Factor on the cost of second differences over time."""
     closeness: float = 1.0
     """Factor on the cost of leaving the given track."""
-    slow_seconds: float = 0.5
+    slow_seconds: float = 100.0
     """What is slower than this in the corrections is taken out: errors that a tracker makes all the time, or always in
     the same pose, it also makes in held-out frames, which get no corrections. 0: nothing is."""
     steady_seconds: float = -1.0
     """Width of the low-pass on the translation, which carries the body; what is faster leans the neck instead, with the
-    head where it was. 0: off. -1: chosen from the tracks, longer where they leave the neck unused."""
+    head where it was. 0: off. -1: a second where the tracks leave the neck unused, for then nobody tracked a body; else
+    off."""
 
     def check(self) -> None:
         _require(0 <= self.start <= 1, "tracks.start must be a share 0..1", self.start)

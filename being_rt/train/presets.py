@@ -213,6 +213,7 @@ def flashavatar() -> TrainConfig:
             network="points",
             channels=("position", "rotation", "scale"),
             point_sizes=(256,) * 6,
+            network_start=0.0,
             antialiased=False,
             facing_fade=False,
             densification="none",

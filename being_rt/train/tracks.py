@@ -53,7 +53,7 @@ _UNITS = {
 CUT_TURN, CUT_MOVE = 0.35, 0.05  # radians, metres between two frames: more is a cut, and nothing is smoothed across it
 UNUSED_NECK = 1e-6  # radians
 LEAN = 0.25  # radians that the neck's lower end may lean to keep the body still
-BODY_SECONDS = 0.1, 1.0  # low-pass on the translation, where the neck is tracked and where it is not
+BODY_SECONDS = 1.0  # low-pass on the translation where the neck is unused
 DEPTH_SECONDS = 0.15  # on the head's distance from the camera, which a picture hardly shows and a tracker guesses
 ALONG_SECONDS = 0.08  # on what leaning cannot absorb, motion along the neck: two frames at 25 fps
 GAP_SECONDS = 0.5  # between frames whose corrections say what is right in between
@@ -279,8 +279,8 @@ def steady(params: FlameParams, rig: Rig, camera: Camera, seconds: float = -1.0)
         params: any motion.
         rig: of the person.
         camera: that saw it.
-        seconds: standard deviation of the low-pass. 0: ``params`` as they are. -1: 0.1, which takes out noise; 1 where
-            the neck is unused, because then nobody tracked a body.
+        seconds: standard deviation of the low-pass. 0: ``params`` as they are. -1: 1 where the neck is unused, because
+            then nobody tracked a body; else 0, for refinement takes the noise out and loses less of the motion.
 
     Example::
 
@@ -289,7 +289,9 @@ def steady(params: FlameParams, rig: Rig, camera: Camera, seconds: float = -1.0)
     if seconds == 0:
         return params
     unused = np.abs(params.neck).max() < UNUSED_NECK
-    width = BODY_SECONDS[int(unused)] if seconds < 0 else seconds
+    if seconds < 0 and not unused:
+        return params
+    width = BODY_SECONDS if seconds < 0 else seconds
     axis = camera.world_to_camera[2, :3].astype(np.float64)
     parts = [params[cut] for cut in _takes(params)]
     return FlameParams.concatenate([_steady_take(part, rig, axis, bool(unused), width) for part in parts])
