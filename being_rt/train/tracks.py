@@ -25,6 +25,7 @@ from being_rt.flame.params import WIDTHS, FlameParams
 from being_rt.flame.rig import Rig
 from being_rt.flame.rotations import axis_angles, quaternion_matrices, quaternions, slerp
 from being_rt.motion.behaviour import NECK_SHARE
+from being_rt.ops.tracks import TrackConstants, correct_tracks, gather_motion, track_costs
 from being_rt.train.config import TrackConfig
 
 Float64 = NDArray[np.float64]
@@ -115,20 +116,6 @@ class Tracks:
         self.config = config
         self.fps = params.fps
         count = len(params)
-        self._given = torch.tensor(packed(params), dtype=dtype, device=device)
-        times = np.unique(trained).astype(np.int64)
-        shown = np.bincount(times, minlength=count).astype(np.float64)
-        self._shown = torch.tensor(shown[:, None], dtype=dtype, device=device)
-        self._slow: tuple[Tensor, Tensor] | None = None  # what takes it out: [T, K] @ [K, T]
-        if config.slow_seconds > 0:
-            knots, weights = slow_part(times, config.slow_seconds * params.fps, count)
-            self._slow = (
-                torch.tensor(-shown[:, None] * knots, dtype=dtype, device=device),
-                torch.tensor(weights, dtype=dtype, device=device),
-            )
-        self._row = torch.arange(count, device=device)
-        self._times = torch.tensor(times, device=device)
-        self._acceleration = torch.tensor(_second_differences(params, times), dtype=dtype, device=device)
         self.leaves: dict[str, Tensor] = {}
         shapes: dict[str, tuple[int, ...]] = {f"tracks.{name}": (count, width) for name, width in WIDTHS.items()}
         shapes |= {"camera.focal": (1,), "camera.principal": (2,)}
@@ -140,8 +127,12 @@ class Tracks:
             for name, width in WIDTHS.items()
             if f"tracks.{name}" not in self.leaves
         }
-        factors = self._factors(count, len(self._acceleration))
-        self._closeness, self._smoothness = (torch.tensor(factor, dtype=dtype, device=device) for factor in factors)
+        times = np.unique(trained).astype(np.int64)
+        acceleration = _second_differences(params, times)
+        slow = slow_part(times, config.slow_seconds * params.fps, count) if config.slow_seconds > 0 else None
+        given = torch.tensor(packed(params), dtype=dtype, device=device)
+        factors = self._factors(count, len(acceleration))
+        self._constants = TrackConstants.of(given, times, acceleration, *factors, slow)
 
     def learning_rates(self, progress: float) -> dict[str, float]:
         """By the names of ``leaves``, at ``progress`` 0..1 of the run: 0 before the start, then a cosine to a tenth."""
@@ -154,22 +145,13 @@ class Tracks:
     def sequence(self) -> Tensor:
         """All timesteps [T, 120], corrected and differentiable; :data:`COLUMNS` says what they are."""
         if len(self._uncorrected) == len(WIDTHS):
-            return self._given
+            return self._constants.given
         everything = self._uncorrected | {name.partition(".")[2]: leaf for name, leaf in self.leaves.items()}
-        correction = torch.cat([everything[name] for name in WIDTHS], dim=1)
-        change = self._shown * correction
-        if self._slow is not None:
-            change = torch.addmm(change, self._slow[0], self._slow[1] @ correction)
-        return self._given + change
+        return correct_tracks(self._constants, [everything[name] for name in WIDTHS])
 
     def gather(self, sequence: Tensor, timestep: Tensor) -> Motion:
-        """The rows of a batch, timestep int64 [B].
-
-        A product with a 0-1 matrix: exact, and unlike that of an index its derivative adds up in a fixed order.
-        """
-        chosen = (timestep[:, None] == self._row).to(sequence.dtype)
-        parts = (chosen @ sequence).split(list(_MOTION.values()), dim=1)
-        row = {name: part.contiguous() for name, part in zip(_MOTION, parts, strict=True)}
+        """The rows of a batch, timestep int64 [B]."""
+        row = dict(zip(_MOTION, gather_motion(sequence, timestep, list(_MOTION.values())), strict=True))
         return Motion(**row | {"axis_angles": row["axis_angles"].unflatten(1, (5, 3))})
 
     def intrinsics(self, base: Tensor, reduction: int) -> Tensor:
@@ -190,14 +172,7 @@ class Tracks:
 
         Smoothness is that of the training timesteps, with the time between them as it is.
         """
-        closeness = ((sequence - self._given) * self._closeness).square().sum()
-        weights = self._acceleration
-        rows = sequence.index_select(0, self._times)
-        acceleration = weights[:, :1] * rows[: len(weights)]
-        for later in (1, 2):
-            acceleration = torch.addcmul(acceleration, weights[:, later, None], rows[later : later + len(weights)])
-        smoothness = (acceleration * self._smoothness).square().sum()
-        return {"closeness": closeness, "smoothness": smoothness}
+        return track_costs(self._constants, sequence)._asdict()
 
     def _factors(self, count: int, triples: int) -> tuple[Float64, Float64]:
         """What columns [120] of changes, and of accelerations, are multiplied by so that their squares are costs."""
@@ -216,12 +191,12 @@ class Tracks:
         interpolated. That is for whoever plays the motion; :meth:`sequence`, which is what is drawn, has it not.
         """
         with torch.no_grad():
-            values = self.sequence().cpu().numpy()
-        shown = np.flatnonzero(self._shown.cpu().numpy())
+            values = self.sequence().cpu().numpy().copy()
+        shown = self._constants.times.cpu().numpy()
         rest = np.setdiff1d(np.arange(shown[0], shown[-1]), shown)
         after = np.searchsorted(shown, rest)
         rest = rest[shown[after] - shown[after - 1] <= GAP_SECONDS * self.fps]
-        correction = values - self._given.cpu().numpy()
+        correction = values - self._constants.given.cpu().numpy()
         for column in range(correction.shape[1]):
             values[rest, column] += np.interp(rest, shown, correction[shown, column])
         return FlameParams(**{name: values[:, columns] for name, columns in COLUMNS.items()}, fps=self.fps)
