@@ -41,7 +41,8 @@ STAGES = (
     "loss", "regularisation", "statistics", "adam", "constraints", OTHER,
 )  # fmt: skip
 _OPERATIONS = {"blend_offsets": "offsets", "bind_head": "bind", "bind_torso": "bind", "over": "composite",
-               "photometric_loss": "loss", "gaussian_costs": "regularisation"}  # fmt: skip
+               "photometric_loss": "loss", "gaussian_costs": "regularisation", "correct_tracks": "tracks",
+               "gather_motion": "tracks", "track_costs": "tracks"}  # fmt: skip
 _RANGE = "bench: "  # before the names of this module's ranges
 _PHASE = _RANGE + "phase "
 _ENGINE = "autograd::engine::evaluate_function"
@@ -193,6 +194,7 @@ def named(stepper: Stepper) -> Iterator[None]:
     model, tracks, feed = stepper.model, stepper.tracks, stepper.feed
     parts: list[tuple[str, object, tuple[str, ...]]] = [
         ("feed", feed, ("fetch", "target", "cameras", "background")),
+        ("feed", stepper._ledger, ("begin", "finish")),
         ("tracks", tracks, ("sequence", "gather", "intrinsics", "terms")),
         ("offsets", model, ("_offsets",)),
         ("weights", stepper._weights, ("__call__",)),

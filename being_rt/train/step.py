@@ -22,6 +22,7 @@ from being_rt.errors import TrainingError
 from being_rt.ops.adam import FusedAdam
 from being_rt.ops.loss import photometric_loss
 from being_rt.ops.rasterization import Workspace
+from being_rt.ops.weights import box_weights
 from being_rt.train.config import LossConfig
 from being_rt.train.distributed import Flat, Group
 from being_rt.train.feed import Feed
@@ -108,7 +109,7 @@ class Stepper:
         self.model, self.tracks, self.feed, self.optimizer = model, tracks, feed, optimizer
         self.statistics, self.group = statistics, group
         self._loss = loss
-        self._weights = WeightMap(loss)
+        self._weights = WeightMap(loss, feed.device)
         self._unweighted = torch.tensor([self._weights.factor, self._weights.factor, 1.0], device=feed.device)
         self.names: tuple[str, ...] = ()  # of the columns of losses, once a step has been done
         self._losses = torch.empty(0, device=feed.device)
@@ -328,11 +329,12 @@ class WeightMap:
     is scaled down, and the loss back up.
     """
 
-    def __init__(self, loss: LossConfig) -> None:
+    def __init__(self, loss: LossConfig, device: torch.device | str = "cpu") -> None:
         weights = {"mouth": loss.mouth, "left_eye": loss.eyes, "right_eye": loss.eyes}
         self._plain = all(weight == 1 for weight in weights.values())
         self._base = ONE if self._plain else max(1, min(ONE, int(LARGEST / max(weights.values()))))
-        self._values = [max(1, round(self._base * weights[name])) for name in WEIGHTED]
+        values = [max(1, round(self._base * weights[name])) for name in WEIGHTED]
+        self._values = torch.tensor(values, dtype=torch.uint8, device=device)
         self.factor = ONE / self._base
         """What a loss that was weighed by the map is to be multiplied by."""
 
@@ -340,15 +342,7 @@ class WeightMap:
         """The map uint8 [B, H, W] of a batch's rows; None where all weights are 1."""
         if self._plain:
             return None
-        boxes = row[:, 8:].unflatten(1, (len(WEIGHTED), 4))
-        x = torch.arange(size[0], device=row.device) + 0.5
-        y = torch.arange(size[1], device=row.device) + 0.5
-        across = (x >= boxes[..., 0:1]) & (x < boxes[..., 2:3])
-        down = (y >= boxes[..., 1:2]) & (y < boxes[..., 3:4])
-        weight = torch.full((len(row), size[1], size[0]), self._base, dtype=torch.uint8, device=row.device)
-        for k, value in enumerate(self._values):
-            weight = weight.masked_fill(down[:, k, :, None] & across[:, k, None, :], value)
-        return weight
+        return box_weights(row, COLUMNS - 4 * len(WEIGHTED), self._values, self._base, size)
 
 
 def roomy(needed: int) -> int:

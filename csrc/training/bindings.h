@@ -15,6 +15,7 @@ void bind_loss(py::module_& module);
 void bind_costs(py::module_& module);
 void bind_statistics(py::module_& module);
 void bind_tidy(py::module_& module);
+void bind_weights(py::module_& module);
 void bind_tracks(py::module_& module);
 void bind_adam(py::module_& module);
 
@@ -30,6 +31,7 @@ inline void bind_operations(py::module_& parent) {
     bind_costs(module);
     bind_statistics(module);
     bind_tidy(module);
+    bind_weights(module);
     bind_tracks(module);
     bind_adam(module);
 }
