@@ -162,13 +162,13 @@ def test_a_killed_run_resumes_to_the_same_bits(dataset: Dataset, whole: Path, tm
         "train(sys.argv[1], small_config(checkpoint_seconds=1e-9), sys.argv[2], resume=True)\n"
     )
     command = [sys.executable, "-c", script, str(dataset.path), str(tmp_path / "run"), str(Path(__file__).parent)]
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, cwd=tmp_path)
     while process.poll() is None and not (tmp_path / "run" / LOG).exists():
         time.sleep(0.01)
     time.sleep(random.Random(os.getpid()).uniform(0, 0.5))
     process.kill()
     process.wait()
-    subprocess.run(command, check=True)
+    subprocess.run(command, check=True, cwd=tmp_path)
     state = load_checkpoint(tmp_path / "run" / CHECKPOINT).state
     assert state["clock"]["step"] == 12
     one, other = (load_checkpoint(folder / CHECKPOINT).tensors for folder in (whole, tmp_path / "run"))
@@ -239,7 +239,7 @@ def test_two_processes_train_as_one_does(dataset: Dataset, whole: Path, tmp_path
     (tmp_path / "both.py").write_text(script)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(tmp_path / "both.py"), str(dataset.path), str(tmp_path / "run"), str(Path(__file__).parent)]
-    subprocess.run(command, check=True, timeout=100, capture_output=True)
+    subprocess.run(command, check=True, timeout=100, capture_output=True, cwd=tmp_path)
     entries = [[e for e in read_log(folder / LOG) if e["kind"] == "loss"] for folder in (whole, tmp_path / "run")]
     assert [e["step"] for e in entries[1]] == [4, 8, 12]
     for one, two in zip(*entries, strict=True):
