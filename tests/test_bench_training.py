@@ -62,7 +62,7 @@ def test_a_run_on_the_cpu(avatar: str, tmp_path: Path) -> None:
         assert {name for name, stage in stages.items() if stage.backward > 0} == {"rasterize", OTHER} | DIFFERENTIATED
         assert profile.busy == pytest.approx(sum(stage.total for stage in stages.values()))
         # Most of what PyTorch does belongs to something. What does not is largely gradients that arrive at parameters.
-        assert stages[OTHER].launches < 0.3 * sum(stage.launches for stage in stages.values())
+        assert stages[OTHER].launches < 0.4 * sum(stage.launches for stage in stages.values())
 
     assert "240" in training_report.table([row])
     assert "regularisation" in training_report.stage_table(row)

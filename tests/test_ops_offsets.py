@@ -7,16 +7,13 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from scenes import make_avatar
 from torch import Tensor
 from torch.autograd import gradcheck
 
 from being_rt import reference
 from being_rt.errors import InvalidParameterError
 from being_rt.ops.offsets import (
-    AnchorNetwork,
     AnchorTable,
-    anchor_latents,
     blend_offsets,
     penalised_offsets,
     point_offsets,
@@ -222,28 +219,6 @@ def test_penalised_refuses() -> None:
         penalised_offsets(*given, penalty[1:])
     with pytest.raises(InvalidParameterError, match=r"scale must be float64 \[13\]"):
         blend_offsets(*given, scale=scale.float())
-
-
-# ------------------------------------------------------------------------------------------ anchor_latents, all offsets
-
-
-def test_network_is_the_reference() -> None:
-    record = make_avatar(head_count=200, torso_count=0, rank=8).network
-    arrays = reference.tensors(record)
-    theta = randn(1, 3, 138)
-    network = AnchorNetwork.of(record, dtype=DOUBLE)
-    leaves = [value.requires_grad_() for value in (theta, *network)]
-    latent = anchor_latents(network, theta)
-    offsets = blend_offsets(latent, arrays["anchor_index"].int(), arrays["anchor_weight"], arrays["basis"])
-    twin = arrays | network._asdict()
-    expected = torch.stack([reference.network_offsets(twin, row) for row in theta])
-    torch.testing.assert_close(offsets, expected, rtol=1e-12, atol=1e-14)
-    slopes = torch.autograd.grad(offsets.square().sum(), leaves)
-    expected_slopes = torch.autograd.grad(expected.square().sum(), leaves)
-    for name, a, b in zip(("theta", *AnchorNetwork._fields), slopes, expected_slopes, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12 * float(b.abs().max()), msg=name)
-    with pytest.raises(InvalidParameterError, match=r"condition must be float64 \[any, 138\]"):
-        anchor_latents(network, theta[:, 1:])
 
 
 # ------------------------------------------------------------------------------------------------------- point_offsets

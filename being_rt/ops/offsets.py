@@ -1,14 +1,14 @@
-"""What moves Gaussians with the expression: latents of anchors, offsets blended from them, a network per point.
+"""What moves Gaussians with the expression: offsets blended from latents of anchors, a network per point.
 
-Definition: anchor_latents, blend_offsets and point_offsets of :mod:`being_rt.reference`, for B frames at once. Letters
-in shapes: n Gaussians that have offsets, M anchors, K the rank. The 13 channels of an offset are position 3, rotation
-vector 3, log scale 3, opacity logit 1, colour 3.
+Definition: blend_offsets and point_offsets of :mod:`being_rt.reference`, for B frames at once; the latents are those of
+:mod:`being_rt.ops.anchors`. Letters in shapes: n Gaussians that have offsets, M anchors, K the rank. The 13 channels of
+an offset are position 3, rotation vector 3, log scale 3, opacity logit 1, colour 3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,74 +18,10 @@ from being_rt import _C
 from being_rt.errors import InvalidParameterError
 from being_rt.ops.native import call, check, check_float
 
-if TYPE_CHECKING:
-    from being_rt.avatar.avatar import AnchorLatentNetwork
-
 CHANNELS, NEAREST = 13, 4  # NEAREST: anchors of a Gaussian
 # On CUDA the entries of an anchor are summed in slices of about so many: short enough that all multiprocessors work
 # and that anchors with more Gaussians than others hold nobody up.
 _SLICE, _MOST_SLICES = 64, 1024
-
-
-# -------------------------------------------------------------------------------------------------- latents of anchors
-
-
-class AnchorNetwork(NamedTuple):
-    """What turns a condition into latents, as :class:`being_rt.avatar.avatar.AnchorLatentNetwork` names it."""
-
-    trunk_weight_0: Tensor  # [H0, 138]
-    trunk_bias_0: Tensor  # [H0]
-    trunk_weight_1: Tensor  # [H1, H0]
-    trunk_bias_1: Tensor  # [H1]
-    anchor_code: Tensor  # [M, C]
-    head_weight_0: Tensor  # [H2, H1 + C]
-    head_bias_0: Tensor  # [H2]
-    head_weight_1: Tensor  # [K, H2]
-    head_bias_1: Tensor  # [K]
-
-    @classmethod
-    def of(
-        cls, network: AnchorLatentNetwork, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-    ) -> AnchorNetwork:
-        """Copies of an avatar's arrays.
-
-        Example::
-
-            network = AnchorNetwork.of(avatar.network, device="cuda")
-        """
-        return cls(*(torch.tensor(getattr(network, name)).to(device, dtype) for name in cls._fields))
-
-
-def anchor_latents(network: AnchorNetwork, condition: Tensor) -> Tensor:
-    """Latents of all anchors: ``h = relu(W1 relu(W0 theta + b0) + b1)``, ``Z_k = V1 relu(V0 [h, code_k] + c0) + c1``.
-
-    Gradients reach everything. Any float type and device that PyTorch multiplies matrices on.
-
-    Args:
-        network: of the avatar.
-        condition: [B, 138], from :func:`being_rt.ops.skinning.skin`.
-
-    Returns:
-        [B, M, K].
-
-    Raises:
-        InvalidParameterError: a condition that is not [B, inputs of the network].
-
-    Source:
-        Anchors and codes are this project's (docs/architecture.md); :func:`being_rt.reference.anchor_latents`.
-
-    Example::
-
-        latent = anchor_latents(AnchorNetwork.of(avatar.network, "cuda"), skinned.condition)
-    """
-    check_float("anchor_latents", "condition", condition, (-1, network.trunk_weight_0.shape[1]))
-    hidden = torch.relu(linear(condition, network.trunk_weight_0, network.trunk_bias_0))
-    hidden = torch.relu(linear(hidden, network.trunk_weight_1, network.trunk_bias_1))
-    # What the first layer makes of the frame and what it makes of a code are sums apart: B + M products, not B M.
-    split = hidden.shape[1]
-    of_frame = hidden @ network.head_weight_0[:, :split].T  # [B, H2]
-    of_anchor = linear(network.anchor_code, network.head_weight_0[:, split:], network.head_bias_0)  # [M, H2]
-    return linear(torch.relu(of_frame[:, None] + of_anchor), network.head_weight_1, network.head_bias_1)
 
 
 # ------------------------------------------------------------------------------------------------------ a network each

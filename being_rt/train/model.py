@@ -14,13 +14,12 @@ from being_rt.avatar.avatar import Avatar, Camera
 from being_rt.dataset import Dataset
 from being_rt.errors import InvalidParameterError
 from being_rt.flame.rig import Rig
+from being_rt.ops.anchors import AnchorNetwork, anchor_latents
 from being_rt.ops.binding import VertexTables, bind_head, bind_torso
 from being_rt.ops.compositing import composite, over
 from being_rt.ops.offsets import (
-    AnchorNetwork,
     AnchorTable,
     PenalisedOffsets,
-    anchor_latents,
     blend_offsets,
     penalised_offsets,
     point_offsets,
@@ -214,7 +213,7 @@ class AvatarModel:
         return None, None
 
     def anchor_network(self) -> AnchorNetwork:
-        """The tensors that :func:`being_rt.ops.offsets.anchor_latents` takes."""
+        """The tensors that :func:`being_rt.ops.anchors.anchor_latents` takes."""
         return AnchorNetwork(**{name: self.tensors[f"network.{name}"] for name in AnchorNetwork._fields})
 
     def channel_factors(self) -> Tensor:

@@ -5,6 +5,7 @@
 
 namespace being::training {
 
+void bind_anchors(py::module_& module);
 void bind_skin(py::module_& module);
 void bind_offsets(py::module_& module);
 void bind_bind(py::module_& module);
@@ -21,6 +22,7 @@ void bind_adam(py::module_& module);
 
 inline void bind_operations(py::module_& parent) {
     py::module_ module = parent.def_submodule("operations", "Differentiable operations on raw pointers, for ops/.");
+    bind_anchors(module);
     bind_skin(module);
     bind_offsets(module);
     bind_bind(module);
