@@ -77,7 +77,7 @@ class Train:
     name: str = ""
     """The avatar's; the data set's, if not given."""
     lpips: FilePath = ""
-    """A file of LPIPS weights (safetensors), for the last evaluation."""
+    """A file of LPIPS weights (safetensors), for the last evaluation and ``loss.perceptual``."""
     tensorboard: bool = False
     """Write curves for TensorBoard into the run's folder."""
     config: TrainConfig = field(default_factory=TrainConfig)

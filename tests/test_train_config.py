@@ -58,6 +58,8 @@ def test_wrong_json_names_the_field(text: str, message: str, tmp_path: Path) -> 
         ({"schedule": ScheduleConfig(relocate_start=0.9)}, "relocate_start"),
         ({"loss": LossConfig(mouth=400.0)}, r"loss\.mouth must be"),
         ({"loss": LossConfig(l1=-1.0)}, r"loss\.l1 must not be negative"),
+        ({"loss": LossConfig(perceptual_start=1.5)}, r"loss\.perceptual_start must be a share 0\.\.1, got 1\.5"),
+        ({"loss": LossConfig(perceptual=-0.1)}, r"loss\.perceptual must not be negative"),
         ({"feed": FeedConfig(reduction=3)}, r"feed\.reduction must be 2 or 4"),
         ({"tracks": TrackConfig(expression=float("nan"))}, r"tracks\.expression must be finite, got nan"),
         ({"model": ModelConfig(anchors=2)}, r"model\.anchors"),

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from train_scenes import head_rig, make_camera
 
-from being_rt.errors import FileFormatError
 from being_rt.flame.params import FlameParams
-from being_rt.train.metrics import _COMPARED, _CONVOLUTIONS, Lpips, body_shake, psnr, ssim
+from being_rt.train.metrics import body_shake, psnr, ssim
 
 
 def pictures() -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,37 +39,6 @@ def test_ssim_is_that_of_the_paper() -> None:
     inside = np.s_[5:-5, 5:-5]  # beyond, borders are extended differently
     np.testing.assert_allclose(ssim(first, second).numpy()[inside], expected.mean(2)[inside], atol=1e-9)
     assert float(ssim(first, first).min()) == pytest.approx(1)
-
-
-def lpips_weights() -> dict[str, torch.Tensor]:
-    random = torch.Generator().manual_seed(1)
-    channels = [3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
-    weights = {}
-    for i, number in enumerate(_CONVOLUTIONS):
-        shape = channels[i + 1], channels[i], 3, 3
-        weights[f"features.{number}.weight"] = torch.randn(shape, generator=random) / (4 * channels[i]) ** 0.5
-        weights[f"features.{number}.bias"] = torch.zeros(channels[i + 1])
-    for k, number in enumerate(_COMPARED):
-        width = channels[_CONVOLUTIONS.index(number) + 1]
-        weights[f"lin{k}.model.1.weight"] = torch.rand(1, width, 1, 1, generator=random)
-    return weights
-
-
-def test_lpips_orders_pictures(tmp_path: Path) -> None:
-    weights = lpips_weights()
-    save_file(weights, tmp_path / "lpips.safetensors")
-    distance = Lpips(tmp_path / "lpips.safetensors")
-    first, second = pictures()
-    first, second = first[:32, :32], second[:32, :32]
-    assert distance(first, first) == 0
-    assert 0 < distance(first, (first + second) / 2) < distance(first, second)
-    assert distance(first, second) == pytest.approx(distance(second, first))
-    weights.pop("lin4.model.1.weight")
-    save_file(weights, tmp_path / "less.safetensors")
-    with pytest.raises(FileFormatError, match=r"less\.safetensors has no tensor 'lin4"):
-        Lpips(tmp_path / "less.safetensors")
-    with pytest.raises(FileFormatError, match="does not exist"):
-        Lpips(tmp_path / "none.safetensors")
 
 
 def test_a_body_that_sways_slowly_does_not_shake() -> None:

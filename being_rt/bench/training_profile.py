@@ -130,7 +130,7 @@ def _replay(stepper: Stepper, plan: Sequence[Planned]) -> None:
     """Steps' graphs alone, on frames that are there."""
     stepper._ledger.turn()
     for item in plan:
-        stepper._run(item.view)
+        stepper._run(stepper._kind(item))
 
 
 def _line_by_line(stepper: Stepper, plan: Sequence[Planned]) -> None:
@@ -141,9 +141,10 @@ def _line_by_line(stepper: Stepper, plan: Sequence[Planned]) -> None:
         for item in plan:
             stepper.feed.fetch(item.step, item.view)
             stepper.model.set_progress(item.progress)
-            stepper._differentiate(item.view)
-            stepper._share(item.view)
-            stepper._update(item.view)
+            kind = stepper._kind(item)
+            stepper._differentiate(kind)
+            stepper._share(kind)
+            stepper._update(kind)
 
 
 def _seen(stepper: Stepper, phases: dict[str, Callable[[], object]]) -> dict[str, list[Any]]:

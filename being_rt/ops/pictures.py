@@ -30,6 +30,16 @@ def background_arguments(background: Tensor) -> dict[str, Tensor | int]:
     }
 
 
+def seen_over(target: Tensor, background: Tensor) -> Tensor:
+    """What was seen, uint8 [B, H, W, 4] with straight alpha, over a background [B or 1, H or 1, W or 1, 3].
+
+    Returns:
+        [B, H, W, 3] in 0..1, of the background's type.
+    """
+    colour, alpha = (target.to(background.dtype) / 255).split([3, 1], dim=-1)
+    return alpha * colour + (1 - alpha) * background
+
+
 def whole_vectors(pixels: Tensor) -> Tensor:
     """The tensor [..., 4] itself, or a copy where it is a view at an address that whole pixels cannot be read from."""
     aligned = not pixels.is_cuda or pixels.data_ptr() % (4 * pixels.element_size()) == 0

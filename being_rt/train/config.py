@@ -172,12 +172,17 @@ class LossConfig:
     """Weight of a pixel in the mouth's box; elsewhere 1. At most 100."""
     eyes: float = 4.0
     """Weight of a pixel in the eyes' boxes. At most 100."""
+    perceptual: float = 0.0
+    """Weight of LPIPS with VGG-16, which takes time and memory, and needs its weights: --lpips FILE. 0: off."""
+    perceptual_start: float = 0.5
+    """Share of the run after which it counts. Before that it costs nothing."""
 
     def check(self) -> None:
         _not_negative("loss", self)
         _require(self.l1 + self.dssim > 0, "loss.l1 or loss.dssim must be positive", 0)
         for name in ("mouth", "eyes"):
             _require(0.1 <= getattr(self, name) <= 100, f"loss.{name} must be 0.1..100", getattr(self, name))
+        _require(self.perceptual_start <= 1, "loss.perceptual_start must be a share 0..1", self.perceptual_start)
 
 
 @dataclass(frozen=True)

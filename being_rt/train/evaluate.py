@@ -19,7 +19,8 @@ from torch import Tensor
 from being_rt.dataset import Dataset
 from being_rt.train.feed import camera_intrinsics, frame_boxes, read_frames
 from being_rt.train.frames import Frames
-from being_rt.train.metrics import Lpips, body_shake, psnr, ssim
+from being_rt.train.metrics import body_shake, psnr, ssim
+from being_rt.train.perceptual import Lpips
 from being_rt.train.tracks import Tracks
 
 Float32 = NDArray[np.float32]
@@ -188,7 +189,7 @@ def _score(
         face_psnr=within("face"),
         mouth_psnr=within("mouth"),
         eyes_psnr=within("left_eye", "right_eye"),
-        lpips=math.nan if lpips is None else lpips(drawn, target),
+        lpips=math.nan if lpips is None else float(lpips(drawn[None], target[None])),
     )
 
 

@@ -18,9 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from being_rt.errors import TrainingError
+from being_rt.errors import InvalidParameterError, TrainingError
 from being_rt.ops.adam import FusedAdam
 from being_rt.ops.loss import photometric_loss
+from being_rt.ops.pictures import seen_over
 from being_rt.ops.rasterization import Workspace
 from being_rt.ops.weights import box_weights
 from being_rt.train.config import LossConfig
@@ -28,6 +29,7 @@ from being_rt.train.distributed import Flat, Group
 from being_rt.train.feed import Feed
 from being_rt.train.frames import Frames
 from being_rt.train.ledger import PAGE, Ledger
+from being_rt.train.perceptual import Lpips, repeatable
 from being_rt.train.sampling import COLUMNS, WEIGHTED, View
 from being_rt.train.tracks import Tracks
 
@@ -79,6 +81,13 @@ class Planned(NamedTuple):
     view: View
 
 
+class Kind(NamedTuple):
+    """What the steps of one graph have in common."""
+
+    view: View
+    perceptual: bool  # whether that term counts yet
+
+
 class Stepper:
     """Does steps.
 
@@ -89,6 +98,10 @@ class Stepper:
         loss: how pictures are compared.
         statistics: of the model, filled by the way.
         group: the ranks of the run.
+        lpips: what the perceptual term is measured with; for a loss that has one.
+
+    Raises:
+        InvalidParameterError: the loss has one, and there is nothing to measure it with.
 
     Example::
 
@@ -105,10 +118,12 @@ class Stepper:
         loss: LossConfig,
         statistics: Statistics,
         group: Group,
+        lpips: Lpips | None = None,
     ) -> None:
+        check_perceptual(loss, lpips)
         self.model, self.tracks, self.feed, self.optimizer = model, tracks, feed, optimizer
         self.statistics, self.group = statistics, group
-        self._loss = loss
+        self._loss, self._lpips = loss, lpips
         self._weights = WeightMap(loss, feed.device)
         self._unweighted = torch.tensor([self._weights.factor, self._weights.factor, 1.0], device=feed.device)
         self.names: tuple[str, ...] = ()  # of the columns of losses, once a step has been done
@@ -119,7 +134,7 @@ class Stepper:
         self._row = self._ledger.order[: math.prod(shape)].view(shape)
         self._rates = self._ledger.order[math.prod(shape) :]
         self._on_cuda = feed.device.type == "cuda"
-        self._graphs: dict[View, tuple[torch.cuda.CUDAGraph, ...]] = {}
+        self._graphs: dict[Kind, tuple[torch.cuda.CUDAGraph, ...]] = {}
         self._pool = torch.cuda.graph_pool_handle() if self._on_cuda else None
         self.workspaces: tuple[Workspace, Workspace] | None = None
         if self._on_cuda:
@@ -165,7 +180,7 @@ class Stepper:
                     self._ledger.write(i, np.stack([self._order(ahead) for ahead in page[i : i + AHEAD]]))
                 self.feed.fetch(item.step, item.view, queue[start + i + 1 : start + i + 4])
                 self.model.set_progress(item.progress)
-                self._run(item.view)
+                self._run(self._kind(item))
             history.append(self._ledger.reports(len(page)))
         table = torch.cat(history)
         values: NDArray[np.float64] = table.double().cpu().numpy()  # waits for the device
@@ -226,33 +241,38 @@ class Stepper:
         values = np.array([rates[name] for name in self.optimizer.parameters], np.float32)
         return np.concatenate([self.feed.sampler.rows(item.step, item.view).ravel(), values])
 
-    def _run(self, view: View) -> None:
+    def _kind(self, item: Planned) -> Kind:
+        """Which of the graphs a step is."""
+        due = self._loss.perceptual > 0 and item.progress >= self._loss.perceptual_start
+        return Kind(item.view, perceptual=due)
+
+    def _run(self, kind: Kind) -> None:
         if not self._on_cuda:
-            self._differentiate(view)
-            self._share(view)
-            self._update(view)
+            self._differentiate(kind)
+            self._share(kind)
+            self._update(kind)
             return
-        if view not in self._graphs:
-            self._graphs[view] = self._capture(view)
-        graphs = self._graphs[view]
+        if kind not in self._graphs:
+            self._graphs[kind] = self._capture(kind)
+        graphs = self._graphs[kind]
         graphs[0].replay()
         if len(graphs) > 1:
-            self._share(view)
+            self._share(kind)
             graphs[1].replay()
 
-    def _capture(self, view: View) -> tuple[torch.cuda.CUDAGraph, ...]:
-        """Graphs of a step of a view: one, or with several ranks one before and one after gradients are averaged."""
+    def _capture(self, kind: Kind) -> tuple[torch.cuda.CUDAGraph, ...]:
+        """Graphs of a step of a kind: one, or with several ranks one before and one after gradients are averaged."""
         self._ledger.begin()
-        self._measure(view)
+        self._measure(kind.view)
         state = [*self._state, self._ledger.place]
         inside = [tensor.clone() for tensor in state]  # of the middle of a block, where this happens
         side = torch.cuda.Stream(self.feed.device)
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
-                self._differentiate(view)
-                self._share(view)
-                self._update(view)
+                self._differentiate(kind)
+                self._share(kind)
+                self._update(kind)
         torch.cuda.current_stream().wait_stream(side)
         torch._foreach_copy_(state, inside)
         self.optimizer.zero_grad()
@@ -266,21 +286,23 @@ class Stepper:
             # Threads that decode or copy frames do as they like meanwhile.
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 for function in part:
-                    function(view)
+                    function(kind)
             graphs.append(graph)
         return tuple(graphs)
 
-    def _differentiate(self, view: View) -> None:
+    def _differentiate(self, kind: Kind) -> None:
         """Losses of the frames of the present order, and their gradients."""
+        view = kind.view
         self.optimizer.zero_grad()
         self._ledger.begin()
         sequence = self.tracks.sequence()
         frames = self.frames_of(self._row, view, sequence)
         layers = self.model.layers(frames, self.workspaces)
+        target = self.feed.target(self._row, view).view(torch.uint8).unflatten(-1, (-1, 4))
         weight = self._weights(self._row, view.size)
         photometric = photometric_loss(
             layers.picture,
-            self.feed.target(self._row, view).view(torch.uint8).unflatten(-1, (-1, 4)),
+            target,
             frames.background,
             weight,
             l1=self._loss.l1 * self._weights.factor,
@@ -289,9 +311,14 @@ class Stepper:
             huber=self._loss.huber or None,
         )
         terms = self.model.regularisation(layers) | self.tracks.terms(sequence)
-        parts = torch.stack([photometric[0], *terms.values()])
-        total = parts.sum()
-        total.backward()
+        with repeatable():
+            if kind.perceptual:
+                terms["perceptual"] = self._perceptual(layers.picture, target, frames.background)
+            elif self._loss.perceptual > 0:  # losses have the same columns throughout a run
+                terms["perceptual"] = torch.zeros_like(photometric[0])
+            parts = torch.stack([photometric[0], *terms.values()])
+            total = parts.sum()
+            total.backward()
         self.statistics.accumulate(layers, frames)
         self.names = (*PHOTOMETRIC, *terms)
         with torch.no_grad():
@@ -301,18 +328,24 @@ class Stepper:
                 self._flat[view] = Flat(list(self.optimizer.parameters.values()), len(self._losses))
             self._flat[view].gather(self._losses)
 
-    def _share(self, view: View) -> None:
+    def _perceptual(self, picture: Tensor, target: Tensor, background: Tensor) -> Tensor:
+        """That term of the loss, with its weight."""
+        assert self._lpips is not None
+        distance = self._lpips(picture[..., :3].clamp(0, 1), seen_over(target, background))
+        return self._loss.perceptual * distance.mean()
+
+    def _share(self, kind: Kind) -> None:
         """Average gradients and losses over the ranks."""
         if self.group.ranks > 1:
-            self.group.average(self._flat[view].values)
+            self.group.average(self._flat[kind.view].values)
 
-    def _update(self, view: View) -> None:
+    def _update(self, kind: Kind) -> None:
         if self.group.ranks > 1:
-            self._flat[view].scatter()
+            self._flat[kind.view].scatter()
         self.optimizer.learning_rates.copy_(self._rates)
         self.optimizer.step()
         self.model.after_step()
-        self._ledger.finish(self._flat[view].extra if self.group.ranks > 1 else self._losses)
+        self._ledger.finish(self._flat[kind.view].extra if self.group.ranks > 1 else self._losses)
 
     def frames_of(self, row: Tensor, view: View, sequence: Tensor) -> Frames:
         """Frames of rows [B, COLUMNS]."""
@@ -343,6 +376,16 @@ class WeightMap:
         if self._plain:
             return None
         return box_weights(row, COLUMNS - 4 * len(WEIGHTED), self._values, self._base, size)
+
+
+def check_perceptual(loss: LossConfig, lpips: object) -> None:
+    """Check that what a perceptual term is measured with is there, if the loss has one.
+
+    Raises:
+        InvalidParameterError: it is not.
+    """
+    if loss.perceptual > 0 and lpips is None:
+        raise InvalidParameterError("loss.perceptual needs the weights of LPIPS: pass --lpips FILE")
 
 
 def roomy(needed: int) -> int:

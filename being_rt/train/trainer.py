@@ -39,11 +39,11 @@ from being_rt.train.distributed import Group
 from being_rt.train.evaluate import Evaluation, FrameScore, evaluate
 from being_rt.train.feed import Feed
 from being_rt.train.initialise import colours
-from being_rt.train.metrics import Lpips
 from being_rt.train.model import AvatarModel
+from being_rt.train.perceptual import Lpips
 from being_rt.train.progress import Log, Observer, Observers, Previews, Status
 from being_rt.train.sampling import evenly
-from being_rt.train.step import Planned, Stepper, out_of_memory
+from being_rt.train.step import Planned, Stepper, check_perceptual, out_of_memory
 from being_rt.train.tracks import Tracks, steady
 
 UInt8 = NDArray[np.uint8]
@@ -96,11 +96,12 @@ def train(
         resume: go on from the folder's checkpoint; from the start where there is none.
         group: from :func:`being_rt.train.distributed.join`; None: this process alone, on the CPU.
         observers: are told how it goes, on rank 0.
-        lpips: file of LPIPS weights, for the last evaluation.
+        lpips: file of LPIPS weights, for the last evaluation, and for the loss where it has a perceptual term.
         sink: is called with every frame of the last evaluation; see :func:`being_rt.train.evaluate.evaluate`.
 
     Raises:
         DatasetError, InvalidParameterError: the dataset or the configuration cannot be trained on.
+        FileFormatError: ``lpips`` cannot be read.
         CheckpointError: the checkpoint cannot be read or is of another run; too little room on the disk.
         TrainingError: the run diverged, which leaves the last good checkpoint; or too little memory.
 
@@ -109,12 +110,14 @@ def train(
         with join("auto") as group:
             result = train("ada", preset("being"), "ada.train", group=group)
     """
+    check_perceptual(config.loss, lpips)
     data = dataset if isinstance(dataset, Dataset) else Dataset.load(dataset)
     alone = group or Group(torch.device("cpu"))
     told = Observers(observers if alone.is_first else ())
     try:
         with out_of_memory(alone.device):
-            return _Run(data, config, Path(folder), resume, alone, told).go(lpips, sink)
+            distance = None if lpips is None else Lpips(lpips, alone.device)
+            return _Run(data, config, Path(folder), resume, alone, told, distance).go(sink)
     finally:
         told.close()
 
@@ -130,8 +133,9 @@ class _Run:
         resume: bool,
         group: Group,
         tell: Observers,
+        lpips: Lpips | None,
     ) -> None:
-        self.group, self.folder, self.tell = group, folder, tell
+        self.group, self.folder, self.tell, self.lpips = group, folder, tell, lpips
         self.times: dict[str, float] = {}
         self._make_folder()
         saved = load_checkpoint(folder / CHECKPOINT) if resume and (folder / CHECKPOINT).exists() else None
@@ -164,7 +168,7 @@ class _Run:
             self.optimizer = FusedAdam(parameters, 0.0, eps=EPSILON)
             self.statistics = self.model.new_statistics()
             self.stepper = Stepper(
-                self.model, self.tracks, self.feed, self.optimizer, config.loss, self.statistics, group
+                self.model, self.tracks, self.feed, self.optimizer, config.loss, self.statistics, group, lpips
             )
             self.clock = Clock(config.schedule.steps, config.schedule.seconds)
             self.quality: dict[str, float] = {}
@@ -182,8 +186,7 @@ class _Run:
 
     # ----------------------------------------------------------------------------------------------------- the run
 
-    def go(self, lpips: str | os.PathLike[str] | None, sink: Any) -> TrainResult:
-        distance = Lpips(lpips, self.group.device) if lpips is not None else None
+    def go(self, sink: Any) -> TrainResult:
         try:
             with self._interruptible(), self._timed("training"):
                 while not self.clock.done and not self._stopping():
@@ -196,7 +199,7 @@ class _Run:
         evaluations: tuple[Evaluation, ...] = ()
         if complete and self.group.is_first:
             with self._timed("last evaluation"):
-                evaluations = self._final_evaluations(distance, sink)
+                evaluations = self._final_evaluations(sink)
         self.group.wait()
         camera_index = _camera_index(self.dataset)
         return TrainResult(
@@ -287,7 +290,7 @@ class _Run:
         evaluation = evaluate(self.model, self.tracks, self.dataset, frames, sink=preview, device=self.group.device)
         self._graded(status, evaluation)
 
-    def _final_evaluations(self, distance: Lpips | None, sink: Any) -> tuple[Evaluation, ...]:
+    def _final_evaluations(self, sink: Any) -> tuple[Evaluation, ...]:
         """All held-out frames, and where there are other views, those."""
         self.tell.phase("last evaluation")
         evaluations = []
@@ -300,7 +303,7 @@ class _Run:
                     self.dataset,
                     frames,
                     split,
-                    lpips=distance,
+                    lpips=self.lpips,
                     sink=sink if split == "test" else None,
                     device=self.group.device,
                 )
