@@ -171,6 +171,9 @@ def measure(
     measured: list[_Run | Skipped] = []
     with tempfile.TemporaryDirectory(prefix="being_rt-bench-") as folder:
         for case, config in zip(rows, configurations, strict=True):
+            if case.batch % group.ranks:
+                measured.append(Skipped(case, f"a batch of {case.batch} has no equal parts for {group.ranks} GPUs"))
+                continue
             progress(case)
             interval = min(config.schedule.check_interval, warm_up, steps)
             config = replace(config, schedule=replace(config.schedule, check_interval=interval))
@@ -212,14 +215,18 @@ def _looked_at(run: _Run, group: Group) -> Iterator[Row | Skipped]:
     batch = config.schedule.batch
     feed = Feed(dataset, config.feed, group.device, seed=config.seed, batch=batch, rank=group.rank, ranks=group.ranks)
     found: list[Profile] = []
+    stepper = None
     try:
         model = AvatarModel.from_state(config.model, dataset.rig, *run.state, group.device)
         tracks = Tracks(dataset.params, dataset.timestep[feed.frames], config.tracks, group.device)
         optimizer = FusedAdam(model.parameters | tracks.leaves, 0.0, eps=1e-15)
-        found = profiles(Stepper(model, tracks, feed, optimizer, config.loss, model.new_statistics(), group))
+        stepper = Stepper(model, tracks, feed, optimizer, config.loss, model.new_statistics(), group)
+        found = profiles(stepper)
     except TrainingError as problem:
         yield Skipped(run.case, f"measured, but its steps could not be looked at: {problem}")
     finally:
+        if stepper is not None:
+            stepper.close()
         feed.close()
     if run.row is not None:
         frames = feed.bytes_on_device / 1e6 if group.device.type == "cuda" else None

@@ -1,5 +1,6 @@
-"""Several GPUs, one run: every rank draws its share of each batch, gradients are averaged in one message.
+"""Several GPUs, one run: every rank draws its share of each batch, then gradients are averaged.
 
+A large gradient travels as soon as the backward pass has it, beside the rest of that pass; all others in one message.
 Ranks start from the same seed and see the same averages, so their parameters are equal to the bit and are never sent.
 Rank 0 writes files and talks; the others follow.
 """
@@ -7,7 +8,7 @@ Rank 0 writes files and talks; the others follow.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -37,11 +38,17 @@ class Group:
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def average(self, tensor: Tensor) -> None:
-        """The mean over ranks, in place."""
-        if self.ranks > 1:
-            torch.distributed.all_reduce(tensor)
-            tensor.div_(self.ranks)
+    def start_average(self, tensor: Tensor) -> Callable[[], object]:
+        """Begin to replace a tensor by its mean over ranks; it is there once the function that is returned was called.
+
+        Meanwhile other work may go on, on CUDA of the same stream, and may be captured in a graph together with this.
+        """
+        if self.ranks == 1:
+            return _nothing
+        if self.device.type == "cuda":
+            return torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.AVG, async_op=True).wait
+        work = torch.distributed.all_reduce(tensor, async_op=True)  # gloo cannot divide
+        return lambda: (work.wait(), tensor.div_(self.ranks))
 
     def sum(self, tensor: Tensor) -> None:
         """The sum over ranks, in place."""
@@ -67,8 +74,11 @@ class Group:
             torch.distributed.barrier()
 
 
+def _nothing() -> None: ...
+
+
 class Flat:
-    """The gradients of all parameters, and a few numbers beside them, in one tensor: one message averages them all.
+    """The gradients of many parameters, and a few numbers beside them, in one tensor: one message averages them all.
 
     Args:
         parameters: leaf tensors; those without a gradient are left out, and must be on every rank.
@@ -79,7 +89,7 @@ class Flat:
         flat = Flat(parameters, 3)
         loss.backward()
         flat.gather(losses)
-        group.average(flat.values)
+        group.start_average(flat.values)()
         flat.scatter()  # the averages are the parameters' gradients now; flat.extra holds the losses'
     """
 

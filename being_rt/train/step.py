@@ -9,7 +9,7 @@ depend on nothing but that state and their numbers, so how much room there was a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from being_rt.errors import InvalidParameterError, TrainingError
 from being_rt.ops.adam import FusedAdam
@@ -39,6 +40,7 @@ SPARE_ROOM = 1.5  # of what was needed when last looked at
 LEAST_ROOM = 1 << 16  # instances
 AHEAD = 8  # steps whose orders go to the device in one piece, while it is busy with those before
 WARM_UP = 2  # eager steps before a capture, in which libraries make their allocations
+LARGE = 1 << 20  # numbers; a gradient of as many or more is sent by itself
 
 
 class Drawn(Protocol):
@@ -129,12 +131,18 @@ class Stepper:
         self.names: tuple[str, ...] = ()  # of the columns of losses, once a step has been done
         self._losses = torch.empty(0, device=feed.device)
         self._flat: dict[View, Flat] = {}
+        self._on_their_way: list[Callable[[], object]] = []
+        self._hooks: list[RemovableHandle] = []
+        if group.ranks > 1:
+            for tensor in optimizer.parameters.values():
+                if tensor.numel() >= LARGE:
+                    self._hooks.append(tensor.register_post_accumulate_grad_hook(self._send))
         shape = feed.sampler.local_batch, COLUMNS
         self._ledger = Ledger(math.prod(shape) + len(optimizer.parameters), feed.device)
         self._row = self._ledger.order[: math.prod(shape)].view(shape)
         self._rates = self._ledger.order[math.prod(shape) :]
         self._on_cuda = feed.device.type == "cuda"
-        self._graphs: dict[Kind, tuple[torch.cuda.CUDAGraph, ...]] = {}
+        self._graphs: dict[Kind, torch.cuda.CUDAGraph] = {}
         self._pool = torch.cuda.graph_pool_handle() if self._on_cuda else None
         self.workspaces: tuple[Workspace, Workspace] | None = None
         if self._on_cuda:
@@ -248,20 +256,20 @@ class Stepper:
 
     def _run(self, kind: Kind) -> None:
         if not self._on_cuda:
-            self._differentiate(kind)
-            self._share(kind)
-            self._update(kind)
+            self._do(kind)
             return
         if kind not in self._graphs:
             self._graphs[kind] = self._capture(kind)
-        graphs = self._graphs[kind]
-        graphs[0].replay()
-        if len(graphs) > 1:
-            self._share(kind)
-            graphs[1].replay()
+        self._graphs[kind].replay()
 
-    def _capture(self, kind: Kind) -> tuple[torch.cuda.CUDAGraph, ...]:
-        """Graphs of a step of a kind: one, or with several ranks one before and one after gradients are averaged."""
+    def _do(self, kind: Kind) -> None:
+        """A step of the present order, line by line."""
+        self._differentiate(kind)
+        self._share(kind)
+        self._update(kind)
+
+    def _capture(self, kind: Kind) -> torch.cuda.CUDAGraph:
+        """A graph of a step of a kind, messages between ranks among it."""
         self._ledger.begin()
         self._measure(kind.view)
         state = [*self._state, self._ledger.place]
@@ -270,25 +278,22 @@ class Stepper:
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
-                self._differentiate(kind)
-                self._share(kind)
-                self._update(kind)
+                self._do(kind)
         torch.cuda.current_stream().wait_stream(side)
         torch._foreach_copy_(state, inside)
         self.optimizer.zero_grad()
         torch.cuda.synchronize()
-        parts = (
-            [[self._differentiate, self._update]] if self.group.ranks == 1 else [[self._differentiate], [self._update]]
-        )
-        graphs = []
-        for part in parts:
-            graph = torch.cuda.CUDAGraph()
-            # Threads that decode or copy frames do as they like meanwhile.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                for function in part:
-                    function(kind)
-            graphs.append(graph)
-        return tuple(graphs)
+        graph = torch.cuda.CUDAGraph()
+        # Threads that decode or copy frames do as they like meanwhile.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            self._do(kind)
+        return graph
+
+    def close(self) -> None:
+        """Let go of the graphs, which send messages in a group that may be gone soon. The last thing that is called."""
+        self._graphs.clear()
+        for hook in self._hooks:
+            hook.remove()
 
     def _differentiate(self, kind: Kind) -> None:
         """Losses of the frames of the present order, and their gradients."""
@@ -323,10 +328,17 @@ class Stepper:
         self.names = (*PHOTOMETRIC, *terms)
         with torch.no_grad():
             torch.cat([total[None], photometric[1:] * self._unweighted, parts[1:]], out=self._losses)
-        if self.group.ranks > 1:
-            if view not in self._flat:
-                self._flat[view] = Flat(list(self.optimizer.parameters.values()), len(self._losses))
-            self._flat[view].gather(self._losses)
+
+    def _send(self, parameter: Tensor) -> None:
+        """Begin to average a large gradient, in the middle of the backward pass.
+
+        It travels with eight bits of mantissa: half the message, and far below the noise that a batch has.
+        """
+        gradient = parameter.grad
+        assert gradient is not None
+        message = gradient.bfloat16()
+        wait = self.group.start_average(message)
+        self._on_their_way.append(lambda: (wait(), gradient.copy_(message)))
 
     def _perceptual(self, picture: Tensor, target: Tensor, background: Tensor) -> Tensor:
         """That term of the loss, with its weight."""
@@ -336,8 +348,15 @@ class Stepper:
 
     def _share(self, kind: Kind) -> None:
         """Average gradients and losses over the ranks."""
-        if self.group.ranks > 1:
-            self.group.average(self._flat[kind.view].values)
+        if self.group.ranks == 1:
+            return
+        if kind.view not in self._flat:
+            small = [tensor for tensor in self.optimizer.parameters.values() if tensor.numel() < LARGE]
+            self._flat[kind.view] = Flat(small, len(self._losses))
+        self._flat[kind.view].gather(self._losses)
+        self._on_their_way.append(self.group.start_average(self._flat[kind.view].values))
+        while self._on_their_way:
+            self._on_their_way.pop(0)()
 
     def _update(self, kind: Kind) -> None:
         if self.group.ranks > 1:

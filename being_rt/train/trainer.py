@@ -192,6 +192,7 @@ class _Run:
                 while not self.clock.done and not self._stopping():
                     self._block()
         finally:
+            self.stepper.close()
             self.feed.close()
         self.times["training"] -= sum(self.times.get(name, 0.0) for name in ("evaluating", "saving"))
         self._save()
