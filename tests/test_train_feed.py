@@ -122,7 +122,7 @@ def test_windows_lie_within_the_frame_and_look_at_the_face(dataset: Dataset) -> 
     assert (corner >= 0).all()
     assert (corner + window.size <= sampler.size).all()
     assert len(np.unique(corner, axis=0)) > 50
-    mouth = rows[:, 8:12]
+    mouth = rows[:, 9:13]
     visible = (mouth[:, 0] < window.size[0]) & (mouth[:, 2] > 0) & (mouth[:, 1] < window.size[1]) & (mouth[:, 3] > 0)
     assert visible.mean() > 0.6
 

@@ -19,6 +19,8 @@ from being_rt.dataset import Dataset, DatasetWriter
 from being_rt.errors import InvalidParameterError
 from being_rt.flame.procedural import procedural_head
 from being_rt.flame.skinning import bake_rig, skin
+from being_rt.ops.skinning import RigTensors
+from being_rt.ops.skinning import skin as skin_frames
 from being_rt.train.adaptive import DORMANT_LOGIT
 from being_rt.train.anchors import anchor_density, blend_weights, choose_anchors, features
 from being_rt.train.background import background_plate, fill
@@ -28,6 +30,7 @@ from being_rt.train.frames import Frames
 from being_rt.train.initialise import colours
 from being_rt.train.model import AvatarModel
 from being_rt.train.mouth import mouth_seeds
+from being_rt.train.networks import condition_noise
 from being_rt.train.presets import PRESETS, preset
 from being_rt.train.relocate import LEAST_OPACITY, shared_opacity
 from being_rt.train.surface import Part, Surface, hair_seeds, skin_seeds
@@ -100,6 +103,8 @@ def shuffle(model: AvatarModel, seed: int = 0) -> None:
                 tensor.copy_(torch.sigmoid(drawn))
             elif name.endswith("rotation"):
                 tensor.add_(0.2 * drawn)
+            elif name.endswith("log_scale"):  # or else rotations of round Gaussians have no gradient but rounding
+                tensor.add_(0.3 * drawn)
             elif name.endswith("opacity_logit"):
                 tensor.add_(drawn)
     model.set_progress(1.0)
@@ -746,6 +751,29 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(dataset: Datas
     assert all(torch.equal(before[name], model.tensors[name].detach()) for name in before)
     with pytest.raises(InvalidParameterError, match=r"has no tensor 'head\.position'"):
         AvatarModel.from_state(model.config, model.rig, {}, description)
+
+
+def test_the_network_hears_noise_in_training_only(dataset: Dataset) -> None:
+    chance = torch.tensor([0.3, 1.0])
+    for size in (0.5, 0.0):
+        config = small()
+        model = AvatarModel.create(replace(config, regularisation=replace(config.regularisation, noise=size)), dataset)
+        shuffle(model)
+        clean, noisy, again = (model.render(batch(dataset)._replace(chance=c)) for c in (None, chance, chance))
+        assert torch.equal(noisy, again)
+        assert torch.equal(noisy, clean) == (size == 0)
+
+
+def test_noise_is_as_large_as_the_motion(dataset: Dataset) -> None:
+    model = AvatarModel.create(small(), dataset, dtype=torch.float64)
+    everyone = batch(dataset, slice(None), torch.float64)
+    rig = RigTensors.of(model.rig, "cpu", torch.float64)
+    told = skin_frames(rig, everyone.expression, everyone.axis_angles, everyone.eyelids, everyone.translation)
+    spread = told.condition.std(0, correction=0)
+    torch.testing.assert_close(model.tensors["network.spread"], spread, rtol=1e-5, atol=1e-7)
+    noise = condition_noise(spread, 0.5)
+    assert (noise.std(0) / (0.5 * spread) - 1)[spread > 1e-6].abs().max() < 0.06
+    assert noise[:, spread == 0].abs().sum() == 0
 
 
 def test_unknown_presets_are_refused() -> None:

@@ -116,9 +116,9 @@ def test_a_loss_that_is_not_finite_is_undone(
 
 
 def test_weights_of_pixels() -> None:
-    row = torch.zeros(2, 20)
-    row[0, 8:12] = torch.tensor([1.0, 2.0, 4.0, 5.0])  # mouth
-    row[1, 12:16] = torch.tensor([0.0, 0.0, 2.0, 2.0])  # left eye
+    row = torch.zeros(2, 21)
+    row[0, 9:13] = torch.tensor([1.0, 2.0, 4.0, 5.0])  # mouth
+    row[1, 13:17] = torch.tensor([0.0, 0.0, 2.0, 2.0])  # left eye
     plain = WeightMap(LossConfig(mouth=4, eyes=2))
     weight = plain(row, (6, 7))
     assert weight is not None

@@ -41,7 +41,7 @@ class LearningRates:
     barycentric: float = 1e-3
     network: float = 5e-4
     """Weights, biases and codes of the offset network."""
-    basis: float = 1e-4
+    basis: float = 2e-4
     """Bases of the Gaussians, of channels whose unit is 1; positions take ``basis * basis_position``."""
     basis_position: float = 0.05
     """Factor on ``basis`` for the position channels."""
@@ -69,8 +69,11 @@ class RegularisationConfig:
     """Metres, or sizes of the triangle where the model is ``face_scaled``."""
     ratio_limit: float = 10.0
     """Longest over shortest standard deviation that costs nothing; weighed as ``scale`` is."""
-    offset: float = 0.3
+    offset: float = 0.03
     """Mean square of the offset network's output, each channel in its own unit."""
+    noise: float = 0.5
+    """Noise on what the offset network of anchors is told in training, in parts of how much each input varies over the
+    training frames: a network that cannot tell one frame from the next does not learn their errors by heart."""
     opacity: float = 0.0
     """Pushes opacities to 0 or 1."""
     opacity_start: float = 0.7
@@ -255,15 +258,15 @@ class TrackConfig:
     """Which parameters of the tracking are refined along with the avatar, and how freely."""
 
     refine: bool = True
-    expression: float = 1e-3
+    expression: float = 5e-4
     """Learning rates, in the parameters' own units; 0: as given."""
-    rotation: float = 1e-4
+    rotation: float = 2e-5
     """Of the global joint."""
-    neck: float = 2e-4
-    jaw: float = 3e-5
+    neck: float = 2e-5
+    jaw: float = 2e-5
     eyes: float = 3e-5
-    eyelids: float = 1e-4
-    translation: float = 2e-5
+    eyelids: float = 5e-5
+    translation: float = 2e-6
     focal: float = 0.0
     """Of the logarithm of the focal length of the one shared camera."""
     principal: float = 0.0

@@ -30,6 +30,7 @@ class Frames(NamedTuple):
     intrinsics: Tensor  # [B, 6] fx, fy, cx, cy px of this crop; limit_x, limit_y
     size: tuple[int, int]  # width, height px
     background: Tensor  # [B or 1, 1 or H, 1 or W, 3] sRGB 0..1
+    chance: Tensor | None = None  # [B] 0..1: which of its kinds of noise a model in training is to have; None: no noise
 
     @classmethod
     def of(

@@ -14,7 +14,7 @@ from being_rt.train.adaptive import DORMANT_LOGIT
 from being_rt.train.config import ModelConfig
 from being_rt.train.frames import Frames
 from being_rt.train.mouth import mouth_seeds
-from being_rt.train.networks import anchor_network, point_network
+from being_rt.train.networks import anchor_network, condition_spread, point_network
 from being_rt.train.surface import Part, Seeds, Surface, face_seeds, hair_seeds, skin_seeds
 from being_rt.train.torso import torso_seeds
 
@@ -41,6 +41,7 @@ def initial_tensors(config: ModelConfig, dataset: Dataset, seed: int) -> dict[st
     tensors = _head_tensors(config, surface, seeds, alive)
     if config.network == "anchors":
         tensors |= anchor_network(config, surface, seeds, generator)
+        tensors["network.spread"] = condition_spread(dataset.params, dataset.timestep[train])
     elif config.network == "points":
         tensors |= point_network(config, surface, seeds, generator)
     torso = torso_seeds(dataset, surface, config.torso_gaussians, config.initial_scale, generator)
@@ -173,9 +174,10 @@ def colours(model: AvatarModel, frames: Frames, images: Tensor) -> None:
 def _chunks(frames: Frames, images: Tensor) -> Iterator[tuple[Frames, Tensor]]:
     for start in range(0, len(images), _CHUNK):
         rows = slice(start, start + _CHUNK)
-        batched = {n: getattr(frames, n)[rows].detach() for n in Frames._fields if n not in ("size", "background")}
+        others = ("size", "background", "chance")
+        batched = {n: getattr(frames, n)[rows].detach() for n in Frames._fields if n not in others}
         background = frames.background[rows] if len(frames.background) > 1 else frames.background
-        yield frames._replace(**batched, background=background), images[rows]
+        yield frames._replace(**batched, background=background, chance=None), images[rows]
 
 
 def _rest_places(model: AvatarModel, layer: str) -> Tensor:

@@ -32,12 +32,12 @@ from being_rt.train import regularise, schedule
 from being_rt.train.adaptive import adapt
 from being_rt.train.config import ModelConfig
 from being_rt.train.frames import Frames
-from being_rt.train.networks import POINT_OUTPUTS, channel_scale
+from being_rt.train.networks import POINT_OUTPUTS, channel_scale, condition_noise
 from being_rt.train.relocate import LayerStatistics, Statistics, relocate
 from being_rt.train.surface import Surface
 from being_rt.train.walk import Walk
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 LOG_SCALES = -12.0, -1.6  # 6 micrometres, 20 centimetres
 TRIANGLE_LOG_SCALES = -6.0, 3.0  # where scales are in sizes of triangles
 LARGEST_LOGIT = 12.0
@@ -100,6 +100,9 @@ class AvatarModel:
         self.set_progress(0.0)
         penalty = regularise.offset_penalty(config.regularisation)
         self._penalty = None if penalty is None else self._constant(penalty)
+        self._noise = None
+        if "network.spread" in self.tensors and config.regularisation.noise > 0:
+            self._noise = condition_noise(self.tensors["network.spread"], config.regularisation.noise)
         self._not_facing = torch.zeros(self.count("torso"), dtype=torch.uint8, device=self.device)
         self._walk = None
         if "head.barycentric" in self.parameters:
@@ -153,7 +156,7 @@ class AvatarModel:
         if "rig.template" in t:
             rig = rig._replace(template=t["rig.template"])
         skinned = skin(rig, frames.expression, frames.axis_angles, frames.eyelids, frames.translation)
-        offsets, offset_cost = self._offsets(skinned.condition)
+        offsets, offset_cost = self._offsets(self._blurred(skinned.condition, frames.chance))
         camera = (frames.world_to_camera, frames.intrinsics, self.config.antialiased)
 
         head_bound = bind_head(
@@ -191,6 +194,13 @@ class AvatarModel:
         torso = rasterize(torso_splats, frames.size, workspace=torso_room)
         picture = composite(head, torso, self.config.depth_softness, frames.background)
         return Layers(picture, offsets, offset_cost, head_bound, torso_bound, head_splats, torso_splats)
+
+    def _blurred(self, condition: Tensor, chance: Tensor | None) -> Tensor:
+        """What the network is told of frames [B, 138], with noise where a step has it."""
+        if self._noise is None or chance is None:
+            return condition
+        row = (chance * len(self._noise)).long().clamp(max=len(self._noise) - 1)
+        return condition + self._noise.index_select(0, row)
 
     def _offsets(self, condition: Tensor) -> PenalisedOffsets | tuple[Tensor | None, None]:
         t = self.tensors
@@ -415,7 +425,7 @@ class AvatarModel:
 
 def _is_trained(name: str, config: ModelConfig) -> bool:
     layer, field = name.split(".", 1)
-    if field in ("unit", "home", "limit", "scale_limit", "anchor_weight", "encoding", *_INTEGERS):
+    if field in ("unit", "home", "limit", "scale_limit", "anchor_weight", "encoding", "spread", *_INTEGERS):
         return False
     if layer == "head" and field == "barycentric":
         return config.placement == "normal"

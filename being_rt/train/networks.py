@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from being_rt.avatar.avatar import CHANNELS
 from being_rt.avatar.validation import THETA_COUNT
+from being_rt.flame.params import FlameParams
+from being_rt.flame.rotations import matrices
+from being_rt.reference import conditioning
 from being_rt.train.anchors import anchor_density, blend_weights, choose_anchors, features
 from being_rt.train.config import ModelConfig
 from being_rt.train.surface import Seeds, Surface
 
 FREQUENCIES = 8  # of the encoding of positions
+NOISES = 4096  # of a condition: enough that no frame meets the same one often
 POINT_OUTPUTS = 9  # position, rotation vector, log scale
 _SMALL = 0.002  # of the usual size of weights: what a network per Gaussian says at first
 
@@ -51,6 +57,24 @@ def anchor_network(
     if not config.anchor_size:  # what the trunk says is not negative, so a ReLU after the identity changes nothing
         tensors["head_weight_0"] = torch.eye(second, second + code)
     return {f"network.{name}": tensor for name, tensor in tensors.items()}
+
+
+def condition_spread(params: FlameParams, timestep: NDArray[np.int32]) -> Tensor:
+    """Standard deviations [138] of what the network is told, over timesteps of a motion; all 0 for a single one."""
+    joints = np.stack([params.rotation, params.neck, params.jaw, params.eyes[:, :3], params.eyes[:, 3:]], axis=1)
+    rotations = matrices(joints[timestep].astype(np.float64))
+    told = [
+        conditioning(*(torch.tensor(part, dtype=torch.float64) for part in frame))
+        for frame in zip(params.expression[timestep], rotations, params.eyelids[timestep], strict=True)
+    ]
+    return torch.stack(told).std(0, correction=0)
+
+
+def condition_noise(spread: Tensor, size: float) -> Tensor:
+    """Noise [NOISES, 138] of ``size`` times the spread, the same for all models: a table to draw rows from."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(NOISES, len(spread), generator=generator, dtype=torch.float64)
+    return size * spread * drawn.to(spread.device, spread.dtype)
 
 
 def point_network(config: ModelConfig, surface: Surface, seeds: Seeds, generator: torch.Generator) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ from being_rt.train.config import (
 
 _HARMONIC = 0.28209479  # of degree 0: a colour is 0.5 + 0.282 f, so rates of f are rates of colour times this
 _UNREFINED = TrackConfig(refine=False)
-_UNREGULARISED = RegularisationConfig(position=0.0, scale=0.0, offset=0.0, regional=False)
+_UNREGULARISED = RegularisationConfig(position=0.0, scale=0.0, offset=0.0, noise=0.0, regional=False)
 
 
 def preset(name: str) -> TrainConfig:
@@ -127,7 +127,7 @@ def splattingavatar() -> TrainConfig:
                 barycentric=1.6e-4,
             ),
             regularisation=RegularisationConfig(
-                position=0.0, scale=1.0, scale_limit=0.002, ratio_limit=10.0, offset=0.0, regional=False
+                position=0.0, scale=1.0, scale_limit=0.002, ratio_limit=10.0, offset=0.0, noise=0.0, regional=False
             ),
         ),
         loss=LossConfig(l1=20.0, dssim=0.0, alpha=0.0, huber=1.0, mouth=1.0, eyes=1.0),
@@ -172,6 +172,7 @@ def gaussianavatars() -> TrainConfig:
                 scale_limit=0.6,
                 ratio_limit=1e6,
                 offset=0.0,
+                noise=0.0,
                 regional=False,
             ),
         ),

@@ -17,7 +17,8 @@ Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 
 WEIGHTED = ("mouth", "left_eye", "right_eye")  # regions whose boxes a batch carries
-COLUMNS = 8 + 4 * len(WEIGHTED)  # of a batch's rows, see Sampler.rows
+COLUMNS = 9 + 4 * len(WEIGHTED)  # of a batch's rows, see Sampler.rows
+CHANCE = 8  # the column of the number for whatever else is random
 # How often a window looks at what. The face is most of what people look at; the mouth is what moves.
 FOCUS = {"face": 0.4, "mouth": 0.2, "left_eye": 0.05, "right_eye": 0.05, "body": 0.3}
 _ORDER, _BATCH = 0, 1  # keys of independent streams of random numbers
@@ -119,9 +120,10 @@ class Sampler:
         """What this rank needs to know of its frames of a step: float32 [local batch, COLUMNS].
 
         Columns: frame (position among the training frames), timestep, camera, left and top of the crop in its own
-        pixels, a random background colour, then the boxes of ``WEIGHTED`` in pixels of the crop.
+        pixels, a random background colour, a number 0..1 for whatever else is random, then the boxes of ``WEIGHTED`` in
+        pixels of the crop.
         """
-        drawn = self._random(_BATCH, step).random((self.batch, 8))
+        drawn = self._random(_BATCH, step).random((self.batch, 9))
         frame = self.frames(step)
         rows = np.zeros((self.batch, COLUMNS))
         rows[:, 0], rows[:, 1], rows[:, 2] = frame, self._timestep[frame], self._camera[frame]
@@ -132,9 +134,9 @@ class Sampler:
             point = box[:, :2] + drawn[:, 1:3] * (box[:, 2:] - box[:, :2])
             start = np.round(point - np.array(view.size) * (0.25 + 0.5 * drawn[:, 3:5]))
             rows[:, 3:5] = np.clip(start, 0, np.array(self.size) - view.size)
-        rows[:, 5:8] = drawn[:, 5:8]
+        rows[:, 5:9] = drawn[:, 5:9]
         corner = rows[:, [3, 4, 3, 4]]
-        rows[:, 8:] = (self._weighted[frame] / view.reduction - corner[:, None]).reshape(self.batch, -1)
+        rows[:, 9:] = (self._weighted[frame] / view.reduction - corner[:, None]).reshape(self.batch, -1)
         return rows[self.share].astype(np.float32)
 
     def _shuffled(self, epoch: int) -> NDArray[np.int64]:

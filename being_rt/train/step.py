@@ -31,7 +31,7 @@ from being_rt.train.feed import Feed
 from being_rt.train.frames import Frames
 from being_rt.train.ledger import PAGE, Ledger
 from being_rt.train.perceptual import Lpips, repeatable
-from being_rt.train.sampling import COLUMNS, WEIGHTED, View
+from being_rt.train.sampling import CHANCE, COLUMNS, WEIGHTED, View
 from being_rt.train.tracks import Tracks
 
 PHOTOMETRIC = ("total", "l1", "dssim", "alpha")  # the total with factors applied, its terms without
@@ -371,7 +371,7 @@ class Stepper:
         motion = self.tracks.gather(sequence, row[:, 1].long())
         pose, intrinsics = self.feed.cameras(row, view)
         intrinsics = self.tracks.intrinsics(intrinsics, view.reduction)
-        return Frames(*motion, pose, intrinsics, view.size, self.feed.background(row, view))
+        return Frames(*motion, pose, intrinsics, view.size, self.feed.background(row, view), row[:, CHANCE])
 
 
 class WeightMap:
