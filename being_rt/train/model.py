@@ -30,6 +30,7 @@ from being_rt.ops.skinning import RigTensors, skin
 from being_rt.ops.tidy import tidy
 from being_rt.train import regularise, schedule
 from being_rt.train.adaptive import adapt
+from being_rt.train.branching import Branching
 from being_rt.train.config import ModelConfig
 from being_rt.train.frames import Frames
 from being_rt.train.networks import POINT_OUTPUTS, channel_scale, condition_noise
@@ -100,6 +101,7 @@ class AvatarModel:
         self.set_progress(0.0)
         penalty = regularise.offset_penalty(config.regularisation)
         self._penalty = None if penalty is None else self._constant(penalty)
+        self._beside = Branching(self.device)
         self._noise = None
         if "network.spread" in self.tensors and config.regularisation.noise > 0:
             self._noise = condition_noise(self.tensors["network.spread"], config.regularisation.noise)
@@ -156,9 +158,26 @@ class AvatarModel:
         if "rig.template" in t:
             rig = rig._replace(template=t["rig.template"])
         skinned = skin(rig, frames.expression, frames.axis_angles, frames.eyelids, frames.translation)
-        offsets, offset_cost = self._offsets(self._blurred(skinned.condition, frames.chance))
         camera = (frames.world_to_camera, frames.intrinsics, self.config.antialiased)
 
+        torso_bound = torso_splats = torso = None
+        if self.count("torso"):
+            with self._beside.branch(skinned.transforms, *(x for x in frames if isinstance(x, Tensor))):
+                torso_bound = bind_torso(
+                    t["torso.position"],
+                    t["torso.rotation"],
+                    t["torso.log_scale"],
+                    t["torso.opacity_logit"],
+                    t["torso.colour"],
+                    None,
+                    self.torso_weights(),
+                    skinned.transforms,
+                    frames.translation,
+                )
+                torso_splats = _keep_gradient(project(torso_bound, self._not_facing, *camera))
+                torso = rasterize(torso_splats, frames.size, workspace=torso_room)
+
+        offsets, offset_cost = self._offsets(self._blurred(skinned.condition, frames.chance))
         head_bound = bind_head(
             self.position("head"),
             t["head.rotation"],
@@ -175,23 +194,10 @@ class AvatarModel:
         )
         head_splats = _keep_gradient(project(head_bound, t["head.facing"], *camera))
         head = rasterize(head_splats, frames.size, workspace=head_room)
-        if not self.count("torso"):
+        if torso is None:
             picture = over(head, frames.background)
             return Layers(picture, offsets, offset_cost, head_bound, None, head_splats, None)
-
-        torso_bound = bind_torso(
-            t["torso.position"],
-            t["torso.rotation"],
-            t["torso.log_scale"],
-            t["torso.opacity_logit"],
-            t["torso.colour"],
-            None,
-            self.torso_weights(),
-            skinned.transforms,
-            frames.translation,
-        )
-        torso_splats = _keep_gradient(project(torso_bound, self._not_facing, *camera))
-        torso = rasterize(torso_splats, frames.size, workspace=torso_room)
+        self._beside.merge(torso)
         picture = composite(head, torso, self.config.depth_softness, frames.background)
         return Layers(picture, offsets, offset_cost, head_bound, torso_bound, head_splats, torso_splats)
 
