@@ -1,0 +1,1 @@
+"""From a video of a person to a tracked data set."""
