@@ -43,6 +43,10 @@ class TrainingError(BeingError, RuntimeError):
     """A training run cannot go on: it diverged, or the device has too little memory."""
 
 
+class TrackError(BeingError, ValueError):
+    """A video or picture that cannot be tracked, or a network for it that cannot be had."""
+
+
 class AudioError(BeingError, ValueError):
     """Sound that cannot be read or used."""
 
