@@ -34,6 +34,7 @@ from being_rt.train.networks import condition_noise
 from being_rt.train.presets import PRESETS, preset
 from being_rt.train.relocate import LEAST_OPACITY, shared_opacity
 from being_rt.train.surface import Part, Surface, hair_seeds, skin_seeds
+from being_rt.train.torso import relief_weights
 from being_rt.train.walk import Walk
 
 WIDTH, HEIGHT = 112, 96
@@ -751,6 +752,27 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(dataset: Datas
     assert all(torch.equal(before[name], model.tensors[name].detach()) for name in before)
     with pytest.raises(InvalidParameterError, match=r"has no tensor 'head\.position'"):
         AvatarModel.from_state(model.config, model.rig, {}, description)
+
+
+def test_relief_is_a_smooth_depth(dataset: Dataset) -> None:
+    x, y = np.meshgrid(np.linspace(-0.2, 0.25, 40), np.linspace(-0.31, -0.1, 20))
+    place = torch.tensor(np.stack([x.ravel(), y.ravel(), 0 * x.ravel()], 1))
+    weight = relief_weights(place)
+    assert weight.shape[1] == 10 * 6  # knots at most 5 cm apart
+    torch.testing.assert_close(weight.sum(1), torch.ones(len(place), dtype=torch.float64))
+    assert ((weight > 0).sum(1) <= 4).all()
+    for values in (x, y):  # bilinear between its knots: planes are exact
+        plane = torch.tensor(values.ravel())
+        fitted = weight @ torch.linalg.lstsq(weight, plane[:, None]).solution[:, 0]
+        torch.testing.assert_close(fitted, plane, atol=1e-9, rtol=0)
+    assert relief_weights(place[:0]).shape == (0, 1)
+
+    model = AvatarModel.create(small(), dataset)
+    before = model.position("torso").detach().clone()
+    with torch.no_grad():
+        model.parameters["sheet.relief"].fill_(0.02)
+    moved = model.position("torso") - before
+    torch.testing.assert_close(moved, torch.tensor([0.0, 0.0, 0.02]).expand_as(moved), atol=1e-6, rtol=0)
 
 
 def test_the_network_hears_noise_in_training_only(dataset: Dataset) -> None:

@@ -16,7 +16,7 @@ from being_rt.train.frames import Frames
 from being_rt.train.mouth import mouth_seeds
 from being_rt.train.networks import anchor_network, condition_spread, point_network
 from being_rt.train.surface import Part, Seeds, Surface, face_seeds, hair_seeds, skin_seeds
-from being_rt.train.torso import torso_seeds
+from being_rt.train.torso import relief_weights, torso_seeds
 
 if TYPE_CHECKING:
     from being_rt.train.model import AvatarModel
@@ -48,6 +48,7 @@ def initial_tensors(config: ModelConfig, dataset: Dataset, seed: int) -> dict[st
     count = len(torso.position)
     tensors |= {
         "torso.position": torso.position,
+        "torso.relief_weight": relief_weights(torso.position),
         "torso.rotation": torch.tensor([1.0, 0, 0, 0]).repeat(count, 1),
         "torso.log_scale": torso.scale.log(),
         "torso.opacity_logit": _logit(config.initial_opacity).repeat(count),
@@ -55,6 +56,7 @@ def initial_tensors(config: ModelConfig, dataset: Dataset, seed: int) -> dict[st
         "torso.skinning_logit": torso.weights.log(),
         "torso.scale_limit": (_ROOM * torso.scale.amax(1) if count else torch.zeros(0)).clamp(min=_TORSO_LIMIT),
     }
+    tensors["sheet.relief"] = torch.zeros(tensors["torso.relief_weight"].shape[1])
     if config.learning_rates.template:
         tensors["rig.template"] = torch.tensor(dataset.rig.template)
     return tensors
@@ -182,7 +184,7 @@ def _chunks(frames: Frames, images: Tensor) -> Iterator[tuple[Frames, Tensor]]:
 
 def _rest_places(model: AvatarModel, layer: str) -> Tensor:
     if layer == "torso":
-        return model.tensors["torso.position"].detach()
+        return model.position("torso").detach()
     t = model.tensors
     surface = Surface.of(model.rig)
     places = surface.places(

@@ -44,6 +44,7 @@ TRIANGLE_LOG_SCALES = -6.0, 3.0  # where scales are in sizes of triangles
 LARGEST_LOGIT = 12.0
 _TIDIED = ("rotation", "colour", "opacity_logit", "log_scale")
 _INTEGERS = {"face": torch.int32, "facing": torch.uint8, "part": torch.uint8, "anchor_index": torch.int32}
+_FIXED = ("unit", "home", "limit", "scale_limit", "anchor_weight", "encoding", "spread", "relief_weight")
 _SHARED = ("network.anchor_index", "network.anchor_weight", "network.basis", "network.encoding")  # rows of the head
 
 
@@ -101,6 +102,7 @@ class AvatarModel:
         self.set_progress(0.0)
         penalty = regularise.offset_penalty(config.regularisation)
         self._penalty = None if penalty is None else self._constant(penalty)
+        self._forwards = self._constant([0.0, 0.0, 1.0])
         self._beside = Branching(self.device)
         self._noise = None
         if "network.spread" in self.tensors and config.regularisation.noise > 0:
@@ -164,7 +166,7 @@ class AvatarModel:
         if self.count("torso"):
             with self._beside.branch(skinned.transforms, *(x for x in frames if isinstance(x, Tensor))):
                 torso_bound = bind_torso(
-                    t["torso.position"],
+                    self.position("torso"),
                     t["torso.rotation"],
                     t["torso.log_scale"],
                     t["torso.opacity_logit"],
@@ -237,10 +239,14 @@ class AvatarModel:
         return self._channel_factors
 
     def position(self, layer: str) -> Tensor:
-        """Positions [N, 3] in metres."""
+        """Positions [N, 3] in metres; the torso's with its sheet's relief (:mod:`being_rt.train.torso`)."""
         unit = self.position_unit(layer)
         position = self.tensors[f"{layer}.position"]
-        return position if unit is None else position * unit
+        position = position if unit is None else position * unit
+        if layer == "torso":
+            relief = self.tensors["torso.relief_weight"] @ self.tensors["sheet.relief"]
+            position = position + relief[:, None] * self._forwards
+        return position
 
     def position_unit(self, layer: str) -> Tensor | None:
         """What positions count in, [N, 3] or [N, 1] metres; 0 where they may not go; None: metres."""
@@ -431,7 +437,17 @@ class AvatarModel:
 
 def _is_trained(name: str, config: ModelConfig) -> bool:
     layer, field = name.split(".", 1)
-    if field in ("unit", "home", "limit", "scale_limit", "anchor_weight", "encoding", "spread", *_INTEGERS):
+    if field in (
+        "unit",
+        "home",
+        "limit",
+        "scale_limit",
+        "anchor_weight",
+        "encoding",
+        "spread",
+        "relief_weight",
+        *_INTEGERS,
+    ):
         return False
     if layer == "head" and field == "barycentric":
         return config.placement == "normal"

@@ -1,7 +1,9 @@
 """The torso's Gaussians before training: what the masks show of the person and the head's mesh does not cover.
 
 One camera says nothing about depth, so the pixels are put onto a smooth sheet: through the base of the neck, forwards
-down the chest, backwards along the shoulders, and up to the depth of the head for hair beside it.
+down the chest, backwards along the shoulders, and up to the depth of the head for hair beside it. The sheet's depth is
+learned as a whole, on a coarse grid (its relief), because a body that sways shows the depth of a shoulder, but hardly
+that of each of its Gaussians: left to themselves they tear the sheet, which other sides of the body then show.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ _CELLS = 160  # along the longer side of the picture
 _SAMPLES = 30_000  # of the head's surface, enough to leave no cell of it bare
 _CHEST, _SHOULDERS = 0.25, 0.5  # metres forwards per metre down; metres backwards per squared metre aside
 _THICKNESS = 0.005  # metres, of the sheet, so that no two Gaussians tie in depth
+_RELIEF = 0.05  # metres between the knots of the sheet's relief
 _REACH = (0.30, 0.45)  # metres from the base of the neck to the side and down, where there are no masks
 # Heights over the base of the neck, metres, between which Gaussians begin to follow the neck.
 _FIXED_BELOW, _FOLLOWS_ABOVE = -0.05, 0.04
@@ -84,6 +87,23 @@ def torso_seeds(dataset: Dataset, surface: Surface, count: int, scale: float, ge
         colour=torch.tensor(view.colour[chosen[:, 0], chosen[:, 1]]),
         weights=torch.tensor(weights),
     )
+
+
+def relief_weights(position: Tensor) -> Tensor:
+    """Weights [N, K] with which Gaussians at rest ``position [N, 3]`` take part in the sheet's relief.
+
+    That is K values on a grid over x and y, between which depth is bilinear.
+    """
+    if not len(position):
+        return torch.zeros(0, 1, dtype=position.dtype)
+    weight = torch.ones(len(position), 1, dtype=position.dtype)
+    for axis in (0, 1):
+        low, high = position[:, axis].min(), position[:, axis].max()
+        knots = max(2, int(torch.ceil((high - low) / _RELIEF)) + 1)
+        place = (position[:, axis] - low) / (high - low).clamp(min=1e-9) * (knots - 1)
+        hats = (1 - (place[:, None] - torch.arange(knots)).abs()).clamp(min=0)
+        weight = (weight[:, :, None] * hats[:, None, :]).flatten(1)
+    return weight
 
 
 def spread(frames: NDArray[np.int32], limit: int) -> NDArray[np.int32]:
