@@ -16,6 +16,7 @@ import torch
 from train_scenes import make_dataset
 
 from being_rt.errors import TrainingError
+from being_rt.page import chart
 from being_rt.train.config import TrackConfig
 from being_rt.train.evaluate import Evaluation, FrameScore, box_weight, evaluate, worst
 from being_rt.train.frames import Frames
@@ -31,7 +32,7 @@ from being_rt.train.progress import (
     duration,
     read_log,
 )
-from being_rt.train.report import Pair, Report, chart
+from being_rt.train.report import Pair, Report
 from being_rt.train.tracks import Tracks
 
 STATUS = Status(50, 0.5, 12.3, 75.0, 321.4, {"total": 0.25, "l1": 0.125})
@@ -207,7 +208,7 @@ def test_a_report_stands_alone(tmp_path: Path) -> None:
 
 
 def test_a_long_video_is_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("being_rt.train.report.EMBEDDED_VIDEO", 3)
+    monkeypatch.setattr("being_rt.page.EMBEDDED_VIDEO", 3)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "film.mp4").write_bytes(b"film")
     assert 'src="run/film.mp4"' in Report("x", video=tmp_path / "run" / "film.mp4").html(tmp_path)
