@@ -23,7 +23,7 @@ from being_rt.ops.skinning import RigTensors
 from being_rt.ops.skinning import skin as skin_frames
 from being_rt.train.adaptive import DORMANT_LOGIT
 from being_rt.train.anchors import anchor_density, blend_weights, choose_anchors, features
-from being_rt.train.background import background_plate, fill
+from being_rt.train.background import background_plate
 from being_rt.train.config import ModelConfig, RegularisationConfig
 from being_rt.train.export import no_seam
 from being_rt.train.frames import Frames
@@ -390,17 +390,6 @@ def test_background_is_what_masks_leave(dataset: Dataset, mask: Any) -> None:
     assert np.abs(plate.astype(int) - BACKGROUND).max() <= 1  # and behind the person, the colour around
     with pytest.raises(InvalidParameterError, match="camera_index"):
         background_plate(dataset, 3)
-
-
-def test_filling_is_smooth_and_leaves_what_is_known() -> None:
-    x = np.linspace(0, 200, 64)
-    picture = np.repeat(np.repeat(x[None, :, None], 48, 0), 3, 2).astype(np.uint8)
-    known = np.ones((48, 64), bool)
-    known[10:40, 20:50] = False
-    filled = fill(np.where(known[..., None], picture, 0).astype(np.uint8), known)
-    assert np.array_equal(filled[known], picture[known])
-    assert np.abs(filled.astype(int) - picture)[~known].mean() < 20
-    assert (fill(picture, np.zeros((48, 64), bool)) == 128).all()
 
 
 # ------------------------------------------------------------------------------------------------ the engine
