@@ -55,10 +55,10 @@ ASSETS = {
         ),
         Asset(
             "face_mesh",
-            "468 landmarks of a face",
-            "mediapipe/modules/face_landmark/face_landmark.tflite",
-            1_242_398,
-            "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814",
+            "468 landmarks of a face, with a closer look at lips and eyes",
+            "mediapipe/modules/face_landmark/face_landmark_with_attention.tflite",
+            2_495_106,
+            "e06a804e0144f9929eda782122916b35d60c697c3c9344013ca2bbe76a6ce2b4",
         ),
         Asset(
             "iris",

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 UInt8 = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A square of a picture: its middle and side in pixels, turned clockwise (as seen) by ``angle`` in radians."""
+    """A square of a picture: its middle and side in pixels, turned clockwise (as seen) by ``angle`` in radians.
+
+    In a mirrored one, left and right are exchanged.
+    """
 
     x: float
     y: float
     side: float
     angle: float = 0.0
+    mirrored: bool = False
 
     @classmethod
     def around(cls, points: Float32, scale: float, start: Float32, end: Float32) -> Crop:
@@ -31,46 +36,68 @@ class Crop:
         dx, dy = (end - start)[:2]
         return cls(float(x), float(y), float(scale * (high - low).max()), math.atan2(dy, dx))
 
-    def cut(self, picture: UInt8, size: int, mirrored: bool = False) -> Float32:
-        """The square as [size, size, 3] in 0..1, bilinear; left and right exchanged where ``mirrored``.
+    def changed(self, scale: float, mirrored: bool = False) -> Crop:
+        """The same, scaled about its middle, mirrored or not."""
+        return replace(self, side=self.side * scale, mirrored=mirrored)
 
-        Beyond the picture its edge goes on. A square that is shrunk to less than half is averaged over whole pixels
-        first: sampling it sparsely would turn the camera's noise into motion of the landmarks.
-        """
-        reach = self.side * (abs(math.cos(self.angle)) + abs(math.sin(self.angle))) / 2
-        left, top = math.floor(self.x - reach) - 1, math.floor(self.y - reach) - 1
-        right, bottom = math.ceil(self.x + reach) + 1, math.ceil(self.y + reach) + 1
-        shrink = max(int(self.side / size), 1)
-        image = Image.fromarray(_window(picture, left, top, right, bottom))
-        if shrink > 1:
-            image = image.reduce(shrink)
-        axes = self._axes() / (size * shrink)
-        if mirrored:
-            axes[:, 0] *= -1
-        start = (np.array([self.x - left, self.y - top]) / shrink) - axes.sum(axis=1) * size / 2
+    def cut(self, picture: UInt8 | Window, size: int) -> Float32:
+        """The square as [size, size, 3] in 0..1, bilinear. Beyond the picture its outermost pixels go on."""
+        window = picture if isinstance(picture, Window) else Window.of(picture, self, size)
+        axes = self._axes() / (size * window.shrink)
+        start = np.array([self.x - window.left, self.y - window.top]) / window.shrink - axes.sum(axis=1) * size / 2
         matrix = (*axes[0], start[0], *axes[1], start[1])
-        warped = image.transform((size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+        warped = window.image.transform((size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
         return np.asarray(warped, np.float32) * np.float32(1 / 255)
 
-    def to_picture(self, points: Float32, size: int, mirrored: bool = False) -> Float32:
-        """Points [n, 3] of the square of ``size`` pixels in the picture's pixels; z grows as x and y do."""
-        centred = (points - np.array([size / 2, size / 2, 0], np.float32)) * np.float32(self.side / size)
-        if mirrored:
-            centred[:, 0] *= -1
-        flat = centred[:, :2] @ (self._axes() / self.side).T + np.array([self.x, self.y])
-        return np.concatenate([flat, centred[:, 2:]], axis=1).astype(np.float32)
+    def to_picture(self, points: Float32, size: int) -> Float32:
+        """Points [n, 2 or 3] of the square of ``size`` pixels in the picture's pixels; z grows as x and y do."""
+        middle = np.array([self.x, self.y])
+        flat = middle + (points[:, :2] / size - 0.5) @ self._axes().T
+        return np.concatenate([flat, points[:, 2:] * (self.side / size)], axis=1).astype(np.float32)
 
-    def _axes(self) -> NDArray[np.float64]:
+    def _axes(self) -> Float64:
         """[2, 2]: the square's x and y axes, as long as its side, in its columns."""
         cosine, sine = self.side * math.cos(self.angle), self.side * math.sin(self.angle)
-        return np.array([[cosine, -sine], [sine, cosine]])
+        sign = -1 if self.mirrored else 1
+        return np.array([[sign * cosine, -sine], [sign * sine, cosine]])
 
 
-def _window(picture: UInt8, left: int, top: int, right: int, bottom: int) -> UInt8:
+@dataclass(frozen=True)
+class Window:
+    """The part of a picture that a square lies in, smaller if the square will be: several cuts can share it.
+
+    A square that is shrunk to less than half is averaged over whole pixels first: sampling it sparsely would turn the
+    camera's noise into motion of the landmarks.
+    """
+
+    image: Image.Image
+    left: int  # pixels of the picture
+    top: int
+    shrink: int  # pixels of the picture per pixel of the image
+
+    @classmethod
+    def of(cls, picture: UInt8, crop: Crop, size: int, slack: float = 1.0) -> Window:
+        """The window of a square of ``size`` pixels, and of squares up to ``slack`` times as large."""
+        reach = slack * crop.side * (abs(math.cos(crop.angle)) + abs(math.sin(crop.angle))) / 2
+        left, top = math.floor(crop.x - reach) - 1, math.floor(crop.y - reach) - 1
+        right, bottom = math.ceil(crop.x + reach) + 1, math.ceil(crop.y + reach) + 1
+        shrink = max(int(crop.side / size), 1)
+        image = Image.fromarray(_extended(picture, left, top, right, bottom))
+        return cls(image.reduce(shrink) if shrink > 1 else image, left, top, shrink)
+
+
+def _extended(picture: UInt8, left: int, top: int, right: int, bottom: int) -> UInt8:
     """picture[top:bottom, left:right], going on beyond its borders as its outermost pixels."""
     height, width = picture.shape[:2]
-    if left >= 0 and top >= 0 and right <= width and bottom <= height:
-        return np.ascontiguousarray(picture[top:bottom, left:right])
-    rows = np.clip(np.arange(top, bottom), 0, height - 1)
-    columns = np.clip(np.arange(left, right), 0, width - 1)
-    return picture[rows[:, None], columns]
+    inside = picture[_within(top, bottom, height), _within(left, right, width)]
+    if inside.shape[:2] == (bottom - top, right - left):
+        return np.ascontiguousarray(inside)
+    before = [min(max(-start, 0), end - start - 1) for start, end in ((top, bottom), (left, right))]
+    after = [bottom - top - before[0] - inside.shape[0], right - left - before[1] - inside.shape[1]]
+    return np.pad(inside, (*zip(before, after, strict=True), (0, 0)), "edge")
+
+
+def _within(start: int, end: int, length: int) -> slice:
+    """The part of start..end that lies in 0..length; at least the element nearest to it."""
+    first = min(max(start, 0), length - 1)
+    return slice(first, max(min(end, length), first + 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from being_rt.errors import MissingDependencyError, TrackError
 from being_rt.files import first_line
 from being_rt.track.assets import asset
+from being_rt.track.extract import extract
 
 Float32 = NDArray[np.float32]
 
@@ -19,6 +21,7 @@ class Network:
 
     Args:
         name: one of :data:`being_rt.track.assets.ASSETS`.
+        part: names of tensors, (from these, to those): the part of the network that lies between.
         threads: of the CPU. These networks take a millisecond or two, so one is best; more of them on other frames.
 
     Raises:
@@ -30,21 +33,24 @@ class Network:
         regressors, scores = Network("face_detection")(np.zeros((128, 128, 3), np.float32))
     """
 
-    def __init__(self, name: str, threads: int = 1) -> None:
+    def __init__(self, name: str, part: tuple[Sequence[str], Sequence[str]] | None = None, threads: int = 1) -> None:
+        interpreter = _interpreter_class()
         path = asset(name)
+        content = path.read_bytes()
         try:
-            self._interpreter: Any = _interpreter_class()(model_path=str(path), num_threads=threads)
+            if part is not None:
+                content = extract(content, *part)
+            self._interpreter: Any = interpreter(model_content=content, num_threads=threads)
             self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as problem:
             raise TrackError(f"LiteRT cannot run {path}: {first_line(problem)}") from problem
-        (entry,) = self._interpreter.get_input_details()
-        self._input = entry["index"]
-        self._outputs = [output["index"] for output in self._interpreter.get_output_details()]
-        self.input_shape: tuple[int, ...] = tuple(int(length) for length in entry["shape"][1:])
+        self._inputs = [tensor["index"] for tensor in self._interpreter.get_input_details()]
+        self._outputs = [tensor["index"] for tensor in self._interpreter.get_output_details()]
 
-    def __call__(self, picture: Float32) -> list[Float32]:
-        """The outputs for one input [H, W, 3], in the file's order, without the batch axis. They are copies."""
-        self._interpreter.set_tensor(self._input, np.ascontiguousarray(picture[None], np.float32))
+    def __call__(self, *inputs: Float32) -> list[Float32]:
+        """The outputs, in the network's order and without the batch axis, for inputs likewise. They are copies."""
+        for index, value in zip(self._inputs, inputs, strict=True):
+            self._interpreter.set_tensor(index, np.ascontiguousarray(value[None], np.float32))
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(index)[0] for index in self._outputs]
 

@@ -1,9 +1,9 @@
-"""478 landmarks of a face: MediaPipe's face mesh of 468 points, its lids refined and the irises added by a second
-network that sees each eye alone.
+"""478 landmarks of a face: MediaPipe's mesh of 468 points, and the irises.
 
-Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019; Ablavatski et al.,
-"Real-time Pupil Tracking from Monocular Video for Digital Puppetry", 2020. Which square a network sees, and how the
-points of the second replace those of the first, is as MediaPipe has it, so that its numbering and its accuracy hold.
+A first network sees the face and gives the mesh, parts of it look at its features again around the mouth and the eyes
+(Grishchenko et al., "Attention Mesh: High-fidelity Face Mesh Prediction in Real-time", 2020), and a second network sees
+each eye in the picture itself (Ablavatski et al., "Real-time Pupil Tracking from Monocular Video for Digital
+Puppetry", 2020) and gives its lids and its iris.
 """
 
 from __future__ import annotations
@@ -15,41 +15,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.errors import InvalidParameterError
-from being_rt.track.crop import Crop
+from being_rt.track.crop import Crop, Window
 from being_rt.track.detector import MARGIN, FaceDetector
 from being_rt.track.interpreter import Network
+from being_rt.track.topology import (
+    EYE_CONTOURS,
+    EYE_CORNERS,
+    IRISES,
+    LANDMARKS,
+    LID_COUNT,
+    LIDS,
+    LIPS,
+    MESH_COUNT,
+    MIRROR,
+    MOUTH_CORNERS,
+    OUTER_CORNERS,
+)
 
 Float32 = NDArray[np.float32]
-Int32 = NDArray[np.int32]
+Float64 = NDArray[np.float64]
 UInt8 = NDArray[np.uint8]
 
 MESH_SIZE, EYE_SIZE = 192, 64  # pixels a side of what the networks see
-MESH_COUNT, IRIS_COUNT = 468, 5
 LEAST_PRESENCE = 0.5
-EYE_MARGIN = 2.3  # the iris network's square, in widths of the eye
-OUTER_CORNERS = (33, 263)  # of the eyes; the line between them lies level in the mesh network's square
-EYES = ((33, 133), (362, 263))  # the corners of each eye, left to right in the picture
-SETTLING = 3  # times that the square follows the landmarks in a picture without predecessor
+EYE_MARGIN = 2.3  # the eye network's square, in widths of the eye
+SETTLING = 2  # times that the square follows the landmarks in a picture without predecessor
 
-# Landmarks of the mesh that the iris network sees as well, in its order: the lower lid from corner to corner and the
-# upper without the corners (16 points), then rings around the eye, outwards, up to the brow. Left eye in the picture.
-_EYE_LEFT = (
-    "33 7 163 144 145 153 154 155 133 246 161 160 159 158 157 173 "
-    "130 25 110 24 23 22 26 112 243 247 30 29 27 28 56 190 "
-    "226 31 228 229 230 231 232 233 244 113 225 224 223 222 221 189 "
-    "35 124 46 53 52 65 143 111 117 118 119 120 121 128 245 156 70 63 105 66 107 55 193"
-)
-_EYE_RIGHT = (
-    "263 249 390 373 374 380 381 382 362 466 388 387 386 385 384 398 "
-    "359 255 339 254 253 252 256 341 463 467 260 259 257 258 286 414 "
-    "446 261 448 449 450 451 452 453 464 342 445 444 443 442 441 413 "
-    "265 353 276 283 282 295 372 340 346 347 348 349 350 357 465 383 300 293 334 296 336 285 417"
-)
-EYE_CONTOURS: tuple[Int32, Int32] = (
-    np.array(_EYE_LEFT.split(), np.int32),
-    np.array(_EYE_RIGHT.split(), np.int32),
-)
-LID_COUNT = 16
+# A network's answer depends a little on where its square lies. It is asked twice, about squares of different size, of
+# which one is mirrored: the mean favours neither side, and has about 0.75 of the noise. Turned squares gain no more.
+SCALES = (1.08, 1 / 1.08)
+
+# The regions whose features are sampled once more, where the first network is cut: landmarks, the ends of the line
+# that lies level in the sample, and the names of the tensors.
+_SAMPLES = "transform_tensor_bilinear_v2"
+_TRUNK = (("input_1",), ("output_mesh_identity", "conv_faceflag", "p_re_lu_3"))
+_HEADS = ((_SAMPLES, f"{_SAMPLES}_1", f"{_SAMPLES}_2"), ("conv_lips", "conv_left_eye", "conv_right_eye"))
+_REGIONS = ((LIPS, MOUTH_CORNERS), *zip(EYE_CONTOURS, EYE_CORNERS, strict=True))
+_FEATURES = 4  # pixels of the network's input per cell of the features, which are 48 x 48
+_SAMPLE = 16  # cells a side of a sample; a head's landmarks are in quarters of them
+_SAMPLE_MARGIN = 1.5  # sides of a sample, in those of its landmarks' box
 
 
 def face_crop(landmarks: Float32) -> Crop:
@@ -69,36 +73,91 @@ class FaceMesh:
     """
 
     def __init__(self) -> None:
-        self._mesh = Network("face_mesh")
-        self._iris = Network("iris")
+        self._trunk = Network("face_mesh", _TRUNK)
+        self._heads = Network("face_mesh", _HEADS)
+        self._eye = Network("iris")
 
-    def __call__(self, picture: UInt8, crop: Crop, irises: bool = True) -> tuple[Float32, float]:
-        """Landmarks [478, 3] in pixels of a picture uint8 [H, W, 3], and how sure it is, 0..1, that a face is there.
-
-        Without ``irises``, in half the time, [468, 3].
-        """
-        points, logit = self._mesh(crop.cut(picture, MESH_SIZE))
-        presence = 1 / (1 + float(np.exp(-np.clip(logit.ravel()[0], -80, 80))))
-        landmarks = crop.to_picture(points.reshape(MESH_COUNT, 3), MESH_SIZE)
-        if irises:
-            landmarks = self.refine_eyes(picture, landmarks)
+    def __call__(self, picture: UInt8, crop: Crop) -> tuple[Float32, float]:
+        """Landmarks [478, 3] in pixels of a picture uint8 [H, W, 3], and how sure it is, 0..1, that a face is there."""
+        window = Window.of(picture, crop, MESH_SIZE, max(SCALES))
+        straight, first = self.look(window, crop.changed(SCALES[0]))
+        mirrored, second = self.look(window, crop.changed(SCALES[1], mirrored=True))
+        landmarks = np.zeros((LANDMARKS, 3), np.float32)
+        landmarks[:MESH_COUNT] = (straight + mirrored[MIRROR[:MESH_COUNT]]) / 2
+        presence = (first + second) / 2
+        if presence >= LEAST_PRESENCE:
+            for eye in (0, 1):
+                self._refine_eye(picture, landmarks, eye)
         return landmarks, presence
 
-    def refine_eyes(self, picture: UInt8, landmarks: Float32) -> Float32:
-        """[468, 3] -> [478, 3]: lids and their surroundings replaced, irises added."""
-        refined = np.concatenate([landmarks, np.zeros((2 * IRIS_COUNT, 3), np.float32)])
-        for eye, (corners, contour) in enumerate(zip(EYES, EYE_CONTOURS, strict=True)):
-            start, end = landmarks[list(corners)]
-            crop = Crop.around(np.stack([start, end]), EYE_MARGIN, start, end)
-            mirrored = eye == 1  # the network knows eyes on the left of the picture
-            outputs = self._iris(crop.cut(picture, EYE_SIZE, mirrored))
-            around, iris = (crop.to_picture(output.reshape(-1, 3), EYE_SIZE, mirrored) for output in outputs)
-            # Its depths are not measured from the head's middle; those of the mesh stay, and an iris is at its lids'.
-            refined[contour, :2] = around[:, :2]
-            rows = slice(MESH_COUNT + IRIS_COUNT * eye, MESH_COUNT + IRIS_COUNT * (eye + 1))
-            refined[rows, :2] = iris[:, :2]
-            refined[rows, 2] = landmarks[contour[:LID_COUNT], 2].mean()
-        return refined
+    def look(self, picture: UInt8 | Window, crop: Crop) -> tuple[Float32, float]:
+        """The mesh [468, 3] in pixels as one square shows it, without irises, and how sure the network is of a face.
+
+        In a mirrored square, landmarks are numbered as the mirrored face's.
+        """
+        mesh, logit, features = self._trunk(crop.cut(picture, MESH_SIZE))
+        points = mesh.reshape(MESH_COUNT, 3)
+        samples, transforms = [], []
+        for landmarks, (start, end) in _REGIONS:
+            axes, corner = _sample_frame(points[landmarks, :2], points[end, :2] - points[start, :2])
+            samples.append(_sample(features, axes, corner))
+            transforms.append((axes, corner))
+        for (landmarks, _), (axes, corner), refined in zip(_REGIONS, transforms, self._heads(*samples), strict=True):
+            in_cells = refined.reshape(-1, 2) / _FEATURES @ axes.T + corner
+            points[landmarks, :2] = in_cells * _FEATURES
+        presence = 1 / (1 + float(np.exp(-np.clip(logit.ravel()[0], -80, 80))))
+        return crop.to_picture(points, MESH_SIZE), presence
+
+    def _refine_eye(self, picture: UInt8, landmarks: Float32, eye: int) -> None:
+        """Replace an eye's lids and add its iris, in place."""
+        start, end = (landmarks[corner] for corner in EYE_CORNERS[eye])
+        crop = Crop.around(np.stack([start, end]), EYE_MARGIN, start, end)
+        window = Window.of(picture, crop, EYE_SIZE, max(SCALES))
+        lids, irises = [], []
+        for scale in SCALES:
+            # The network knows eyes on the left of the picture; the other is shown to it in the mirror.
+            look = crop.changed(scale, mirrored=eye == 1)
+            around, iris = (answer.reshape(-1, 3) for answer in self._eye(look.cut(window, EYE_SIZE)))
+            # Of what lies around the lids it sees too little: a raised brow is outside.
+            lids.append(look.to_picture(around[:LID_COUNT, :2], EYE_SIZE))
+            irises.append(look.to_picture(iris[:, :2], EYE_SIZE))
+        landmarks[LIDS[eye], :2] = np.mean(lids, axis=0)
+        order = [0, 3, 2, 1, 4] if eye == 1 else [0, 1, 2, 3, 4]  # of a ring, which the mirror turns round
+        landmarks[IRISES[eye], :2] = np.mean(irises, axis=0)[order]
+        landmarks[IRISES[eye], 2] = landmarks[LIDS[eye], 2].mean()  # the network's depths are not the mesh's
+
+
+def _sample_frame(landmarks: Float32, level: Float32) -> tuple[Float64, Float64]:
+    """Axes [2, 2] (columns, a cell of the sample long) and corner [2] of a region's sample, in cells of the features.
+
+    The box is around the landmarks as seen with ``level`` lying level, and is not square.
+    """
+    x, y = level / np.hypot(*level)
+    turned = np.array([[x, -y], [y, x]], np.float64)  # columns: the region's axes
+    inside = landmarks.astype(np.float64) / _FEATURES @ turned
+    low, high = inside.min(axis=0), inside.max(axis=0)
+    axes = turned * (_SAMPLE_MARGIN * (high - low) / _SAMPLE)
+    return axes, turned @ ((low + high) / 2) - axes @ np.full(2, _SAMPLE / 2)
+
+
+def _sample(features: Float32, axes: Float64, corner: Float64) -> Float32:
+    """Features [48, 48, C] at the middles of a sample's cells [16, 16, C], bilinear, zero outside."""
+    limit = len(features) - 1
+    middles = np.arange(_SAMPLE) + 0.5
+    x = corner[0] - 0.5 + axes[0, 0] * middles + axes[0, 1] * middles[:, None]
+    y = corner[1] - 0.5 + axes[1, 0] * middles + axes[1, 1] * middles[:, None]
+    outside = (x < 0) | (x > limit) | (y < 0) | (y > limit)
+    left = np.clip(x.astype(np.int32), 0, limit - 1)
+    top = np.clip(y.astype(np.int32), 0, limit - 1)
+    right_share = (x - left).astype(np.float32)[..., None]
+    lower_share = (y - top).astype(np.float32)[..., None]
+    flat, width = features.reshape(-1, features.shape[2]), features.shape[1]
+    first = top * width + left
+    upper = flat[first] + (flat[first + 1] - flat[first]) * right_share
+    lower = flat[first + width] + (flat[first + width + 1] - flat[first + width]) * right_share
+    sampled = upper + (lower - upper) * lower_share
+    sampled[outside] = 0
+    return sampled
 
 
 def landmarks_in(picture: UInt8, box: Sequence[float] | None = None) -> Float32 | None:
@@ -125,12 +184,13 @@ def landmarks_in(picture: UInt8, box: Sequence[float] | None = None) -> Float32 
         if not (np.isfinite([left, top, right, bottom]).all() and left < right and top < bottom):
             raise InvalidParameterError(f"a box must be left, top, right, bottom in pixels, got {tuple(box)}")
         crop = Crop((left + right) / 2, (top + bottom) / 2, MARGIN * max(right - left, bottom - top))
-    landmarks, presence = mesh(picture, crop, irises=False)
-    for _ in range(SETTLING - 1):
+    for _ in range(SETTLING):
+        rough, presence = mesh.look(picture, crop)
         if presence < LEAST_PRESENCE:
             return None
-        landmarks, presence = mesh(picture, face_crop(landmarks), irises=False)
-    return mesh.refine_eyes(picture, landmarks) if presence >= LEAST_PRESENCE else None
+        crop = face_crop(rough)
+    landmarks, presence = mesh(picture, crop)
+    return landmarks if presence >= LEAST_PRESENCE else None
 
 
 _kept = threading.local()
