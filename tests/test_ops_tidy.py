@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from being_rt.errors import InvalidParameterError
+from being_rt.ops.native import call
 from being_rt.ops.tidy import tidy
 
 LIMITS = {"largest_logit": 2.0, "log_scale_limits": (-6.0, -4.5)}
@@ -91,3 +92,10 @@ def test_tidy_refuses() -> None:
 @pytest.mark.parametrize("count", [1, 100_003])
 def test_cuda_is_what_pytorch_does(count: int) -> None:
     check_against_torch(count, "cuda", torch.float32, 1e-6)
+
+
+def test_a_build_of_another_version_is_noticed() -> None:
+    tensors = {name: value.float() for name, value in make(4).items()}
+    limits = {"largest_logit": 2.0, "least_log_scale": -6.0, "largest_log_scale": -4.5}
+    with pytest.raises(InvalidParameterError, match="does not know the argument sharpness; build it again"):
+        call("tidy", tensors["rotation"], **tensors, **limits, count=4, sharpness=1.0)

@@ -5,6 +5,8 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <functional>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -37,16 +39,27 @@ class Arguments {
             invalid(operation + ": " + name + " must begin at a multiple of 16 bytes; pass a copy of it");
     }
 
+    // What was given and never asked for: Python and this build are of different versions, and a result without it
+    // would be a wrong one.
+    void require_all_used() const {
+        for (const auto& [name, value] : given_)
+            if (!used_.count(name.cast<std::string>()))
+                invalid("this build of being_rt does not know the argument " + name.cast<std::string>() +
+                        "; build it again from the same sources as its Python part");
+    }
+
     bool on_cuda() const { return integer("cuda_device") >= 0; }
     bool is_double() const { return flag("is_double"); }
 
   private:
     py::object get(const char* name) const {
         if (!given_.contains(name)) invalid(std::string("missing argument ") + name);
+        used_.insert(name);
         return given_[name];
     }
 
     py::kwargs given_;
+    mutable std::set<std::string, std::less<>> used_{"cuda_device", "stream", "is_double"};
 };
 
 // Runs cpu(Real()) with float or double, without the interpreter's lock; or cuda(stream) on the device that was named.
@@ -63,6 +76,7 @@ void dispatch(const Arguments& arguments, const Cpu& cpu, [[maybe_unused]] const
             cuda(stream);
             cuda::check(cudaGetLastError(), "launching a kernel");
         });
+        arguments.require_all_used();
         return;
 #else
         invalid("this build has no CUDA part; install with nvcc on the path, or use tensors on the CPU");
@@ -72,6 +86,7 @@ void dispatch(const Arguments& arguments, const Cpu& cpu, [[maybe_unused]] const
         cpu(double());
     else
         cpu(float());
+    arguments.require_all_used();
 }
 
 }  // namespace being::training
