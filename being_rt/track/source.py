@@ -35,7 +35,8 @@ _UNIT = 1 << 16  # one, in the numbers of a display matrix
 class VideoInfo:
     """What a video is."""
 
-    size: tuple[int, int]  # width, height, upright
+    size: tuple[int, int]  # width, height, upright, as frames are given
+    full_size: tuple[int, int]  # without a limit of the size
     fps: float  # the constant rate that frames are given at
     frames: int  # at that rate; a damaged file may have fewer
     duration: float  # seconds
@@ -153,7 +154,8 @@ class VideoSource:
         if not (min(stored) >= SMALLEST and max(stored) <= LARGEST and 0.1 < aspect < 10):
             raise TrackError(f"{self.path} has {stored[0]}x{stored[1]} pixels, outside {SMALLEST}..{LARGEST} a side")
         width, height = stored[0] * max(float(aspect), 1.0), stored[1] / min(float(aspect), 1.0)
-        shrink = min((self._limit or LARGEST) / max(width, height), 1.0)
+        full = round(width), round(height)
+        shrink = min((self._limit or LARGEST) / max(full), 1.0)
         stored = max(round(width * shrink), 2), max(round(height * shrink), 2)
         times = self._packet_times(container, stream)
         fps, frames, variable = rate_of(times) if len(times) > 1 else (_stated_rate(stream), stream.frames, False)
@@ -165,6 +167,7 @@ class VideoSource:
         transfer = TRANSFERS.get(int(getattr(first, "color_trc", 0) or 0))
         info = VideoInfo(
             size=orientation.size(stored),
+            full_size=orientation.size(full),
             fps=fps,
             frames=frames,
             duration=duration,
