@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Union
 
+from being_rt.asset_jobs import FLAME_HELP, Assets
 from being_rt.dataset.synth import Synthesize
 from being_rt.dataset_jobs import Check, Convert
 from being_rt.errors import BeingError
@@ -82,6 +83,30 @@ class TrainCommand(Train):
             trained = f"{made.steps} steps in {duration(made.seconds)}, {made.images_per_second:.1f} images/s{quality}"
             print(f"{(made.avatar or made.folder).resolve()}: {trained}; report: {made.report}")
         return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssetsCommand(Assets):
+    __doc__ = Assets.__doc__
+    json: bool = False
+    """Print JSON instead of lines."""
+
+    def execute(self) -> int:
+        needed = self.run(lambda line: print(f"being: {line}", file=sys.stderr, flush=True))
+        if self.json:
+            print(json.dumps(asdict(needed), indent=1, default=str))
+            return 0 if needed.complete else 1
+        width = max(len(network.name) for network in needed.networks)
+        for network in needed.networks:
+            facts = f"{network.size / 1e6:.1f} MB, {network.licence}, from {network.source}"
+            print(f"{network.state:8} {network.name:{width}}  {network.purpose} ({facts})")
+        print(f"kept in {needed.networks[0].path.parent}")
+        if needed.flame is None:
+            print(FLAME_HELP)
+        else:
+            flame = needed.flame
+            print(f"{flame.path}: {flame.edition}, {flame.vertices} vertices; {flame.licence}")
+        return 0 if needed.complete else 1
 
 
 @dataclass(frozen=True)
@@ -206,6 +231,7 @@ Command = Union[  # noqa: UP007 (tyro reads the annotations of a Union's members
     Annotated[Render, tyro.conf.subcommand("render", description=Render.__doc__)],
     Annotated[TrainCommand, tyro.conf.subcommand("train", description=Train.__doc__)],
     Annotated[Data, tyro.conf.subcommand("data", description=Data.__doc__)],
+    Annotated[AssetsCommand, tyro.conf.subcommand("assets", description=Assets.__doc__)],
     Annotated[Avatars, tyro.conf.subcommand("avatars", description=Avatars.__doc__)],
     Annotated[Info, tyro.conf.subcommand("info", description=Info.__doc__)],
     Annotated[Doctor, tyro.conf.subcommand("doctor", description=Doctor.__doc__)],
@@ -229,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if isinstance(command, VideoJob):
             return _make_video(command)
-        if isinstance(command, TrainCommand):
+        if isinstance(command, TrainCommand | AssetsCommand):
             return command.execute()
         return int(command.run())
     except KeyboardInterrupt:

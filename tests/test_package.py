@@ -33,14 +33,16 @@ LAYERS = {
     "being_rt.renderer": 3,
     "being_rt.audio": 4,
     "being_rt.motion": 4,
+    "being_rt.video": 4,  # files and frames, nothing above
     "being_rt.dataset": 5,
     "being_rt.dataset.synth": 6,  # a job: it opens avatars and devices by name
+    "being_rt.track": 5,
     "being_rt.train": 5,
     "being_rt.train.__main__": 6,
     "being_rt.train_jobs": 6,
-    "being_rt.video": 6,
     "being_rt.jobs": 6,
     "being_rt.dataset_jobs": 6,
+    "being_rt.asset_jobs": 6,
     "being_rt.inspection": 6,
     "being_rt.doctor": 6,
     "being_rt.bench": 6,
