@@ -1,13 +1,16 @@
-"""Tests marked `gpu` are skipped, with the reason, where this build finds no CUDA device that it can use."""
+"""What tests share. Those marked `gpu` are skipped, with the reason, where this build finds no CUDA device that it can
+use; those that need the networks of tracking, or real data, where these cannot be had."""
 
 from __future__ import annotations
 
+import os
 from functools import cache
+from pathlib import Path
 
 import pytest
 
 from being_rt.cuda import check_device
-from being_rt.errors import DeviceError
+from being_rt.errors import BeingError, DeviceError
 
 
 @cache
@@ -22,3 +25,32 @@ def why_no_gpu() -> str:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and (reason := why_no_gpu()):
         pytest.skip(reason)
+
+
+@cache
+def why_no_networks() -> str:
+    pytest.importorskip("ai_edge_litert")
+    from being_rt.track.assets import fetch
+
+    try:
+        fetch()
+    except BeingError as problem:
+        return str(problem)
+    return ""
+
+
+@pytest.fixture(scope="session")
+def networks() -> None:
+    """The networks that look at videos are in the cache."""
+    if reason := why_no_networks():
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def real_video() -> Path:
+    """A recording of a person, 241 frames of 834x884 at 24 per second; not part of the repository."""
+    root = os.environ.get("BEING_RT_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
+    path = Path(root) / "video" / "weekly-address-834x884-24fps.mp4"
+    if not path.exists():
+        pytest.skip(f"{path} is absent; it is not part of the repository")
+    return path

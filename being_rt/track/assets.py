@@ -158,7 +158,9 @@ def _download(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", WHEEL, *options, *WHEEL_PLATFORM, "--dest", str(folder)]
     try:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    except (OSError, subprocess.TimeoutExpired) as problem:
+    except subprocess.TimeoutExpired as problem:
+        raise TrackError(f"cannot fetch {WHEEL}: pip took more than {PATIENCE} s; {_by_hand()}") from problem
+    except OSError as problem:
         raise TrackError(f"cannot fetch {WHEEL}: {first_line(problem)}; {_by_hand()}") from problem
     wheels = sorted(folder.glob("*.whl"))
     if ran.returncode or not wheels:
