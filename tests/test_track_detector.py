@@ -96,7 +96,6 @@ def test_what_is_cut_is_where_it_should_be(side: float, angle: float, mirrored: 
     inside = ((where > 2) & (where < 58)).all(axis=1)
     difference = (cut - (where - 0.5))[inside]  # a pixel's value is at its middle
     assert np.abs(difference).max() < 0.26  # levels are whole numbers
-    assert np.abs(difference.mean(axis=0)).max() < 0.15
     assert inside.mean() > 0.9
 
 
