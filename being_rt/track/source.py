@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from being_rt.errors import MissingDependencyError, TrackError
 from being_rt.files import first_line, read_error_reason
 from being_rt.track.hdr import TRANSFERS, to_srgb
-from being_rt.video import exact_fps
 
 UInt8 = NDArray[np.uint8]
 Float64 = NDArray[np.float64]
@@ -303,7 +302,9 @@ def rate_of(times: Float64) -> tuple[float, int, bool]:
     slots = (times - times[0]) * mean
     if np.abs(slots - np.arange(len(times))).max() < 0.75:
         return _tidy(mean), len(times), False
-    fps = _tidy(1 / float(np.median(np.diff(times))))
+    steps = np.diff(times)
+    usual = np.abs(steps / np.median(steps) - 1) < 0.25  # their mean is finer than a container's milliseconds
+    fps = _tidy(1 / float(steps[usual].mean()))
     return fps, round(span * fps) + 1, True
 
 
@@ -327,12 +328,10 @@ def at_constant_rate(pictures: Iterable[tuple[float, T]], fps: float, count: int
 
 
 def _tidy(fps: float) -> float:
-    """The rate that is meant by one that was measured, where there is one near."""
-    if not 1 <= fps <= LARGEST_RATE:
-        return fps
-    meant = float(exact_fps(fps))
-    nearest = min((meant, float(round(fps))), key=lambda rate: abs(rate - fps))
-    return nearest if abs(nearest - fps) < 0.002 * fps else fps
+    """The rate that is meant by one that was measured: a whole number or NTSC's 1000/1001 of one, where near."""
+    candidates = (float(round(fps)), round(fps * 1.001) * 1000 / 1001)
+    nearest = min(candidates, key=lambda rate: abs(rate - fps))
+    return nearest if abs(nearest - fps) < 0.003 * fps else fps
 
 
 def _stated_rate(stream: Any) -> float:
