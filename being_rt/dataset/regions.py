@@ -26,6 +26,7 @@ Bool = NDArray[np.bool_]
 REGIONS = ("mouth", "left_eye", "right_eye", "scalp", "face", "neck")
 BOXES = ("mouth", "left_eye", "right_eye", "face")
 _JAW, _LEFT_EYE, _RIGHT_EYE = 2, 3, 4
+_SEAM_LANDMARKS = (("dlib68", slice(60, 68)), ("inner_lips_upper", slice(None)), ("inner_lips_lower", slice(None)))
 _LIP_LANDMARKS = (("dlib68", slice(48, 68)), ("inner_lips_upper", slice(None)), ("inner_lips_lower", slice(None)))
 
 
@@ -62,6 +63,27 @@ def face_regions(rig: Rig) -> dict[str, Int32]:
         "neck": neck,
     }
     return {name: np.flatnonzero(masks[name]).astype(np.int32) for name in REGIONS}
+
+
+def lip_seam(rig: Rig) -> Float64:
+    """Points along the line at which the resting lips meet [n, 3], metres, in no order.
+
+    Landmarks of the inner lips, where the rig has them, or else vertices that follow the jaw beside some that do not.
+
+    Raises:
+        InvalidParameterError: as :func:`face_regions`.
+    """
+    vertices = rig.template.astype(np.float64)
+    known = [
+        on_surface(vertices, rig.faces, (rig.landmarks[name][0][part], rig.landmarks[name][1][part]))
+        for name, part in _SEAM_LANDMARKS
+        if name in rig.landmarks and len(rig.landmarks[name][0][part])
+    ]
+    if known:
+        return np.concatenate(known)
+    eyes = [_eye(vertices, rig.skinning_weights[:, joint]) for joint in (_LEFT_EYE, _RIGHT_EYE)]
+    unit = float(np.linalg.norm(eyes[0] - eyes[1]))
+    return _touching_lips(rig, vertices / unit) * unit
 
 
 def region_boxes(
@@ -125,6 +147,11 @@ def _lips(rig: Rig, vertices: Float64) -> Float64:
     ]
     if known:
         return np.concatenate(known)
+    return _touching_lips(rig, vertices)
+
+
+def _touching_lips(rig: Rig, vertices: Float64) -> Float64:
+    """Vertices [n, 3] of the lower lip where it meets the upper one, in units of the distance between the eyes."""
     jaw = rig.skinning_weights[:, _JAW]
     lower, upper = np.flatnonzero(jaw > 0.7), np.flatnonzero(jaw < 0.3)
     if not lower.size or not upper.size:
