@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -40,8 +43,9 @@ class Network:
         try:
             if part is not None:
                 content = extract(content, *part)
-            self._interpreter: Any = interpreter(model_content=content, num_threads=threads)
-            self._interpreter.allocate_tensors()
+            with _without_greeting():
+                self._interpreter: Any = interpreter(model_content=content, num_threads=threads)
+                self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as problem:
             raise TrackError(f"LiteRT cannot run {path}: {first_line(problem)}") from problem
         self._inputs = [tensor["index"] for tensor in self._interpreter.get_input_details()]
@@ -61,3 +65,38 @@ def _interpreter_class() -> Any:
     except ImportError as problem:
         raise MissingDependencyError('tracking needs LiteRT: pip install "being_rt[track]"') from problem
     return Interpreter
+
+
+_greeting = threading.Lock()
+_greeted = False
+
+
+@contextmanager
+def _without_greeting() -> Iterator[None]:
+    """LiteRT says on the error output, once per process, which instructions it uses, and has no switch for that. It
+    would tear through a display of progress, so what is written there meanwhile, some milliseconds, goes nowhere."""
+    global _greeted
+    with _greeting:
+        if _greeted:
+            quiet = None
+        else:
+            quiet = _to_nowhere()
+            _greeted = True
+        try:
+            yield
+        finally:
+            if quiet is not None:
+                os.dup2(quiet, 2)
+                os.close(quiet)
+
+
+def _to_nowhere() -> int | None:
+    """Discard what is written to the error output; a handle of where it went before, None where there was none."""
+    try:
+        before = os.dup(2)
+    except OSError:
+        return None
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    return before
