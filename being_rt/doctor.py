@@ -155,6 +155,7 @@ def _optional_packages() -> list[Finding]:
         ("scipy", "demo", "demo people"),
         ("espeakng_loader", "say", "being say"),
         ("torch", "train", "bench's guard"),
+        ("ai_edge_litert", "track", "tracking"),
     ):
         try:
             version = importlib.metadata.version(module.replace("_", "-"))

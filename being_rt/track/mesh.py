@@ -42,7 +42,7 @@ EYE_MARGIN = 2.3  # the eye network's square, in widths of the eye
 SETTLING = 2  # times that the square follows the landmarks in a picture without predecessor
 
 # A network's answer depends a little on where its square lies. It is asked twice, about squares of different size, of
-# which one is mirrored: the mean favours neither side, and has about 0.75 of the noise. Turned squares gain no more.
+# which one is mirrored: the mean favours neither side, and has two thirds of the noise. Turning them gains no more.
 SCALES = (1.08, 1 / 1.08)
 
 # The regions whose features are sampled once more, where the first network is cut: landmarks, the ends of the line

@@ -33,8 +33,8 @@ class PersonSegmentation:
     def __call__(self, picture: UInt8) -> UInt8:
         """How sure each cell of a mask uint8 [h, w] over the whole picture uint8 [H, W, 3] is of the person, 0..255."""
         height, width = self.shape
-        # Whole pixels are averaged to about twice the size first, which takes a quarter of the time.
+        # Whole pixels are averaged first, as many as fit, which takes a third of the time.
         image = Image.fromarray(np.ascontiguousarray(picture))
-        small = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        small = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=1.0)
         (mask,) = self._network(np.asarray(small, np.float32) * np.float32(1 / 255))
         return np.round(255 * np.clip(mask[..., 0], 0, 1)).astype(np.uint8)
