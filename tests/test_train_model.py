@@ -172,9 +172,10 @@ def test_network_moves_nothing_before_its_start(dataset: Dataset) -> None:
     shuffle(model)
     for progress, moves in ((0.0, False), (0.29, False), (0.3, True), (1.0, True)):
         model.set_progress(progress)
-        offsets = model.layers(batch(dataset)).offsets
-        assert offsets is not None
-        assert bool(offsets.any()) == moves
+        layers = model.layers(batch(dataset))
+        assert (layers.offsets is not None and bool(layers.offsets.any())) == moves
+        assert model.phase(progress) == moves
+        assert "offset" in model.regularisation(layers)  # the columns of the losses stay the same
 
 
 def test_skin_is_denser_where_faces_move(surface: Surface) -> None:

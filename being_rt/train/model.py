@@ -94,11 +94,9 @@ class AvatarModel:
         self._rig_tensors = RigTensors.of(rig, self.device, dtype)
         self._channel_scale = self._constant(channel_scale(config))
         self._moved = self._constant(np.sign(channel_scale(config))[:POINT_OUTPUTS])
-        self._network_gate = self._constant(1.0)
-        self._channel_factors = self._channel_scale.clone()
         self.late = self._constant(1.0)
         """0 before the late regularisers set in, 1 after."""
-        self._switches = True, True  # what the two were last set to
+        self._is_late = True
         self.set_progress(0.0)
         penalty = regularise.offset_penalty(config.regularisation)
         self._penalty = None if penalty is None else self._constant(penalty)
@@ -212,6 +210,8 @@ class AvatarModel:
 
     def _offsets(self, condition: Tensor) -> PenalisedOffsets | tuple[Tensor | None, None]:
         t = self.tensors
+        if not self.phase(self.progress):
+            return None, None
         if self.config.network == "anchors":
             latent = anchor_latents(self.anchor_network(), condition)
             blending = (latent, t["network.anchor_index"], t["network.anchor_weight"], t["network.basis"])
@@ -223,7 +223,7 @@ class AvatarModel:
             layers = range(len(self.config.point_sizes) + 1)
             weights, biases = ([t[f"network.point_{kind}_{k}"] for k in layers] for kind in ("weight", "bias"))
             moved = point_offsets(t["network.encoding"], condition, weights, biases).tanh()
-            moved = moved * (self._moved * self._network_gate)
+            moved = moved * self._moved
             offsets = torch.cat([moved, moved.new_zeros(*moved.shape[:2], 13 - POINT_OUTPUTS)], dim=2)
             if self._penalty is None:
                 return offsets, None
@@ -235,8 +235,8 @@ class AvatarModel:
         return AnchorNetwork(**{name: self.tensors[f"network.{name}"] for name in AnchorNetwork._fields})
 
     def channel_factors(self) -> Tensor:
-        """Factors [13] on what the bases say, at this point of the run."""
-        return self._channel_factors
+        """Factors [13] on what the bases say."""
+        return self._channel_scale
 
     def position(self, layer: str) -> Tensor:
         """Positions [N, 3] in metres; the torso's with its sheet's relief (:mod:`being_rt.train.torso`)."""
@@ -275,13 +275,14 @@ class AvatarModel:
         """Say how far the run is, 0..1. Writes device tensors that a captured graph reads; call it between replays."""
         self.progress = progress
         weights = self.config.regularisation
-        switches = progress >= self.config.network_start, weights.opacity > 0 and progress >= weights.opacity_start
-        if switches == self._switches:
-            return
-        self._switches = switches
-        self._network_gate.fill_(float(switches[0]))
-        self._channel_factors.copy_(self._channel_scale * self._network_gate)
-        self.late.fill_(float(switches[1]))
+        is_late = weights.opacity > 0 and progress >= weights.opacity_start
+        if is_late != self._is_late:
+            self._is_late = is_late
+            self.late.fill_(float(is_late))
+
+    def phase(self, progress: float) -> bool:
+        """Whether the network takes part at ``progress`` 0..1 of the run. Steps of one phase do the same work."""
+        return self.config.network != "none" and progress >= self.config.network_start
 
     def learning_rates(self, progress: float) -> dict[str, float]:
         """Rates of all parameters by name, at ``progress`` 0..1 of the run."""

@@ -46,6 +46,7 @@ def regularisation(model: AvatarModel, layers: Layers) -> dict[str, Tensor]:
     if layers.torso_splats is not None:  # the same in all presets
         extent = Extent(t["torso.log_scale"], t["torso.scale_limit"], _TORSO.ratio_limit)
         terms["torso scale"] = gaussian_costs(extent=extent, scale_weight=_TORSO.scale).scale
-    if weights.offset and layers.offset_cost is not None:
-        terms["offset"] = layers.offset_cost
+    if weights.offset and model.config.network != "none":
+        cost = layers.offset_cost  # none before the network takes part
+        terms["offset"] = layers.picture.new_zeros(()) if cost is None else cost
     return terms

@@ -9,7 +9,7 @@ depend on nothing but that state and their numbers, so how much room there was a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
@@ -72,6 +72,8 @@ class Trainable(Protocol):
 
     def set_progress(self, progress: float) -> None: ...
 
+    def phase(self, progress: float) -> Hashable: ...
+
     def after_step(self) -> None: ...
 
 
@@ -87,6 +89,7 @@ class Kind(NamedTuple):
     """What the steps of one graph have in common."""
 
     view: View
+    phase: Hashable  # of the model
     perceptual: bool  # whether that term counts yet
 
 
@@ -130,7 +133,7 @@ class Stepper:
         self._unweighted = torch.tensor([self._weights.factor, self._weights.factor, 1.0], device=feed.device)
         self.names: tuple[str, ...] = ()  # of the columns of losses, once a step has been done
         self._losses = torch.empty(0, device=feed.device)
-        self._flat: dict[View, Flat] = {}
+        self._flat: dict[Kind, Flat] = {}
         self._on_their_way: list[Callable[[], object]] = []
         self._hooks: list[RemovableHandle] = []
         if group.ranks > 1:
@@ -252,7 +255,7 @@ class Stepper:
     def _kind(self, item: Planned) -> Kind:
         """Which of the graphs a step is."""
         due = self._loss.perceptual > 0 and item.progress >= self._loss.perceptual_start
-        return Kind(item.view, perceptual=due)
+        return Kind(item.view, self.model.phase(item.progress), perceptual=due)
 
     def _run(self, kind: Kind) -> None:
         if not self._on_cuda:
@@ -350,21 +353,21 @@ class Stepper:
         """Average gradients and losses over the ranks."""
         if self.group.ranks == 1:
             return
-        if kind.view not in self._flat:
+        if kind not in self._flat:
             small = [tensor for tensor in self.optimizer.parameters.values() if tensor.numel() < LARGE]
-            self._flat[kind.view] = Flat(small, len(self._losses))
-        self._flat[kind.view].gather(self._losses)
-        self._on_their_way.append(self.group.start_average(self._flat[kind.view].values))
+            self._flat[kind] = Flat(small, len(self._losses))
+        self._flat[kind].gather(self._losses)
+        self._on_their_way.append(self.group.start_average(self._flat[kind].values))
         while self._on_their_way:
             self._on_their_way.pop(0)()
 
     def _update(self, kind: Kind) -> None:
         if self.group.ranks > 1:
-            self._flat[kind.view].scatter()
+            self._flat[kind].scatter()
         self.optimizer.learning_rates.copy_(self._rates)
         self.optimizer.step()
         self.model.after_step()
-        self._ledger.finish(self._flat[kind.view].extra if self.group.ranks > 1 else self._losses)
+        self._ledger.finish(self._flat[kind].extra if self.group.ranks > 1 else self._losses)
 
     def frames_of(self, row: Tensor, view: View, sequence: Tensor) -> Frames:
         """Frames of rows [B, COLUMNS]."""
