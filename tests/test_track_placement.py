@@ -16,7 +16,8 @@ def test_no_pixel_moves() -> None:
     rig = make_rig(np.random.default_rng(0))
     params = make_params(9, seed=4, strength=1.0)
     away = params.replace(
-        rotation=params.rotation + [0.3, -0.5, 0.1], translation=params.translation + [0.1, 0.2, -0.9]
+        rotation=params.rotation + np.array([0.3, -0.5, 0.1]),
+        translation=params.translation + np.array([0.1, 0.2, -0.9]),
     )
     pose = np.diag([1.0, -1.0, -1.0, 1.0]).astype(np.float32)
     camera = Camera(pose, np.array([[900, 0, 320], [0, 900, 240], [0, 0, 1]], np.float32), (640, 480))
