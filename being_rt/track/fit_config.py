@@ -1,0 +1,92 @@
+"""What the fitter believes before it has seen a frame, and how long it looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from being_rt.errors import InvalidParameterError
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """How one kind of parameter moves over time: standard deviations; infinite where nothing is believed.
+
+    ``spread``: of the value itself about 0. ``speed``: of a random walk, per square root of a second, so that the
+    difference over d seconds deviates by ``speed * sqrt(d)``. ``acceleration``: of a walk of the velocity, per second
+    to the power 1.5, so that the second difference over steps of d seconds deviates by ``acceleration * d**1.5``.
+    """
+
+    spread: float
+    speed: float
+    acceleration: float = float("inf")
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Settings of :func:`being_rt.track.fit.fit`. Lengths in metres, angles in radians, times in seconds.
+
+    Deviations of trajectories are those of people who talk: loose enough for a plosive or a blink to pass in two
+    frames, tight enough to average noise while the face rests.
+    """
+
+    shapes: int = 100
+    """Identity coefficients that are solved for, of 300."""
+    expressions: int = 60
+    """Expression coefficients, of 100."""
+    skin: int = 40
+    """Landmarks of cheeks, forehead and chin that are used; the named ones (eyes, lips, brows, nose) all are."""
+
+    noise: float = 0.008
+    """Deviation of a landmark of weight 1, of the distance between the eyes."""
+    outlier: float = 0.04
+    """Residual, of the distance between the eyes, at which a landmark counts a quarter (Geman and McClure's)."""
+    gap: float = 0.004
+    """Deviation of the opening between paired landmarks of lids and lips, of the distance between the eyes."""
+    bias: float = 0.003
+    """Deviation of what the network's idea of a landmark differs from the embedding's, per axis."""
+    bias_mean: float = 0.0005
+    """Deviation of the mean bias of a region: more would be a shape."""
+    bias_gap: float = 0.0005
+    """Deviation of the difference of paired landmarks' biases: lids and lips that meet do so on the mesh too."""
+
+    focal: float = 1.2
+    """Focal length that is expected, of the picture's longer side."""
+    focal_deviation: float = 0.15
+    """Of its logarithm."""
+    shape: float = 1.0
+    """Deviation of identity coefficients; 1 is what FLAME's bases are scaled to."""
+
+    rotation: Trajectory = field(default_factory=lambda: Trajectory(1.0, 2.0, 1.0))
+    translation: Trajectory = field(default_factory=lambda: Trajectory(float("inf"), 0.5, 0.4))
+    jaw: Trajectory = field(default_factory=lambda: Trajectory(0.25, 0.5))
+    jaw_sideways: Trajectory = field(default_factory=lambda: Trajectory(0.03, 0.1))
+    gaze: Trajectory = field(default_factory=lambda: Trajectory(0.25, 1.0))
+    eyelids: Trajectory = field(default_factory=lambda: Trajectory(0.5, 3.0))
+    expression: Trajectory = field(default_factory=lambda: Trajectory(0.5, 0.4))
+    vergence: tuple[float, float] = (0.02, 0.05)
+    """Deviation of what the eyes' pitch and yaw differ by."""
+
+    shared_frames: int = 600
+    """Frames, evenly spread over the clip, from which identity, focal length and biases are found."""
+    iterations: int = 30
+    """Most iterations of each of the two passes."""
+    tolerance: float = 1e-4
+    """Relative decrease of the cost below which a pass ends."""
+    threads: int = 0
+    """Of the computation; 0: one per core. The result is the same."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value: Any = getattr(self, item.name)
+            if item.name == "threads":
+                positive = value >= 0
+            elif isinstance(value, Trajectory):
+                positive = value.spread > 0 and value.speed > 0 and value.acceleration > 0
+            else:
+                positive = all(v > 0 for v in (value if isinstance(value, tuple) else (value,)))
+            if not positive:
+                raise InvalidParameterError(f"FitConfig.{item.name} must be above 0, got {value}")
+        for name, most in (("shapes", 300), ("expressions", 100), ("skin", 254)):
+            if getattr(self, name) > most:
+                raise InvalidParameterError(f"FitConfig.{name} must be at most {most}, got {getattr(self, name)}")
