@@ -140,7 +140,7 @@ def test_samples_come_from_all_over(plain: Path) -> None:
 def test_turned_and_mirrored_videos_are_upright(
     tmp_path: Path, degrees: int, flip: bool, corners: list[list[int]]
 ) -> None:
-    if not hasattr(av.VideoStream, "set_display_rotation"):
+    if not hasattr(getattr(av, "VideoStream", None), "set_display_rotation"):
         pytest.skip("this PyAV cannot write a display matrix")
     path = write(
         tmp_path / "turned.mp4",
@@ -349,6 +349,8 @@ def test_a_truncated_file_gives_what_is_there(tmp_path: Path) -> None:
 
 def test_an_index_that_promises_more(tmp_path: Path) -> None:
     """An MP4 with its index at the front, cut off: the index still lists all frames."""
+    if not hasattr(av.container.OutputContainer, "add_stream_from_template"):
+        pytest.skip("this PyAV cannot copy a stream")
     whole = write_faststart(tmp_path / "whole.mp4", evenly(25, 60))
     cut = written(tmp_path / "cut.mp4", whole[: int(len(whole) * 0.75)])
     source = VideoSource(cut)

@@ -107,7 +107,7 @@ def observe_frames(
     """
     tracks = FaceTracks()
     segment = PersonSegmentation(size) if mask else None
-    masks: list[UInt8 | Future[UInt8]] = []
+    masks: list[Any] = []  # of each frame, or the promise of one
     length = 0
     with ThreadPoolExecutor(1) as worker, _ahead(frames, AHEAD if threads > 1 else 0) as pictures:
         for index, picture in enumerate(pictures):
@@ -124,7 +124,9 @@ def observe_frames(
             length = index + 1
             if progress is not None:
                 progress(length, max(count, length))
-        done = [_result(one) for one in masks]
+        coarse = np.zeros((length, *(segment.shape if segment else (0, 0))), np.uint8)
+        for index in range(len(masks)):
+            coarse[index], masks[index] = _result(masks[index]), None  # never all of them twice in memory
     if not length:
         raise InvalidParameterError("there are no frames to look at")
     person = tracks.main()
@@ -132,12 +134,11 @@ def observe_frames(
         raise NobodyError(
             f"a person was looked for in {length} frames; film the head and shoulders from the front, in good light"
         )
-    return _collected(person, tracks, done, length, fps, size)
+    return _collected(person, tracks, coarse, fps, size)
 
 
-def _collected(
-    person: Track, tracks: FaceTracks, masks: list[UInt8], length: int, fps: float, size: tuple[int, int]
-) -> Observations:
+def _collected(person: Track, tracks: FaceTracks, masks: UInt8, fps: float, size: tuple[int, int]) -> Observations:
+    length = len(masks)
     landmarks = np.full((length, LANDMARKS, 3), np.nan, np.float32)
     presence = np.zeros(length, np.float32)
     sharpness = np.full(length, np.nan, np.float32)
@@ -153,7 +154,7 @@ def _collected(
         presence=presence,
         faces=faces,
         sharpness=sharpness,
-        masks=np.stack(masks) if masks else np.zeros((length, 0, 0), np.uint8),
+        masks=masks,
         warnings=remarks(landmarks, sharpness, faces, size, fps),
     )
 

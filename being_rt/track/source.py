@@ -163,7 +163,8 @@ class VideoSource:
             raise TrackError(f"{self.path} lasts {duration:.2g} s: at least {SHORTEST:.0f} s of video is needed")
         if not LEAST_RATE <= fps <= LARGEST_RATE:
             raise TrackError(f"{self.path} has {fps:.3g} frames per second, outside {LEAST_RATE:g}..{LARGEST_RATE:g}")
-        transfer = TRANSFERS.get(int(getattr(first, "color_trc", 0) or 0))
+        told = (getattr(holder, "color_trc", 0) for holder in (first, stream.codec_context))  # by later PyAVs both
+        transfer = next((TRANSFERS[int(code)] for code in told if code and int(code) in TRANSFERS), None)
         info = VideoInfo(
             size=orientation.size(stored),
             full_size=orientation.size(full),
