@@ -64,7 +64,8 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Convert:
-    """What metrical-tracker, INSTA, VHAP (GaussianAvatars) or IMavatar wrote in, a data set out."""
+    """What metrical-tracker, INSTA, VHAP (GaussianAvatars), IMavatar, flame-head-tracker or GAGAvatar_track wrote in, a
+    data set out."""
 
     source: FilePath = field(kw_only=False)
     """The folder that the tracker wrote; its format is seen by its files."""
@@ -73,7 +74,7 @@ class Convert:
     flame: FilePath
     """The FLAME model that was tracked with (.pkl, .npz): expressions of another edition mean something else."""
     format: str = "auto"
-    """auto, metrical, insta, vhap or imavatar."""
+    """auto, metrical, insta, vhap, imavatar, flame-head-tracker or gagavatar."""
     shape: FilePath = ""
     """The person's identity (.npy, as MICA's identity.npy), where the format has none."""
     images: FilePath = ""
@@ -81,7 +82,7 @@ class Convert:
     masks: FilePath = ""
     """A folder of masks, numbered as the frames are."""
     crop: str = ""
-    """How the frames of --images became the tracked ones: resized, padded, x_min,x_max,y_min,y_max or a bbox.pt."""
+    """How --images became the tracked frames: resized, padded, centred, x_min,x_max,y_min,y_max or a bbox.pt."""
     tracks: FilePath = ""
     """A folder of metrical-tracker's .frame files, where the source has the expression alone (INSTA)."""
     frame_offset: int | None = None

@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -159,9 +159,14 @@ def _permissions(target: Path) -> int:
 
 
 def read_npz(
-    path: str | os.PathLike[str], error: type[BeingError] = FileFormatError, limit: int = NPZ_LIMIT
+    path: str | os.PathLike[str],
+    error: type[BeingError] = FileFormatError,
+    limit: int = NPZ_LIMIT,
+    names: Collection[str] | None = None,
 ) -> dict[str, NDArray[Any]]:
     """All arrays of an ``.npz`` file by name, compressed or not. Never unpickles or takes more than ``limit`` bytes.
+
+    Of those in ``names``, where they are given, only what is there; others are not looked at.
 
     ``numpy.load`` allocates what an array's header promises before it looks at the data; here the promise is checked
     against the size of the member first, and that against ``limit``.
@@ -171,7 +176,9 @@ def read_npz(
     """
     arrays: dict[str, NDArray[Any]] = {}
     with reading(path, "an .npz file", error), zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
+        members = [
+            member for member in archive.infolist() if names is None or member.filename.removesuffix(".npy") in names
+        ]
         if len(members) > 1000 or sum(member.file_size for member in members) > limit:
             raise error(f"{path} is too large: more than 1000 arrays or {limit >> 20} MB")
         for member in members:

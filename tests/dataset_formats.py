@@ -4,6 +4,7 @@ formats' side, so that a reader's mistake cannot hide in shared code."""
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -292,3 +293,120 @@ def write_imavatar(folder: Path, given: Truth, *, pixels: bool = False) -> Path:
     table = {"frames": frames, "intrinsics": intrinsics.tolist(), "shape_params": given.shape[:100].tolist()}
     (folder / "flame_params.json").write_text(json.dumps(table), encoding="ascii")
     return folder
+
+
+def write_flame_head_tracker(folder: Path, given: Truth, *, first: int = 0, photometric: bool = True) -> Path:
+    """``[frame].npz`` as track_video saves them. The pictures were squeezed to 256 x 256 for the fit.
+
+    The tracker's principal point is always the middle, and its two focal lengths there are the same.
+    """
+    width, height = given.size
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, pose in enumerate(given.poses):
+        camera = np.linalg.inv(pose) @ np.diag([1.0, -1.0, -1.0, 1.0])  # to world, of OpenGL's axes
+        r = camera[:3, :3]
+        angles = [np.arcsin(-r[2, 0]), np.arctan2(r[2, 1], r[2, 2]), np.arctan2(r[1, 0], r[0, 0])]
+        k = given.intrinsics / np.array([[width / 256], [height / 256], [1]])
+        assert np.allclose(k, [[k[0, 0], 0, 128], [0, k[0, 0], 128], [0, 0, 1]])
+        fields = {name: value[i : i + 1] for name, value in given.fields.items()}
+        content: dict[str, Any] = {
+            "shape": given.shape[None],
+            "exp": fields["expression"],
+            "head_pose": np.zeros((1, 3)),
+            "jaw_pose": fields["jaw"],
+            "eye_pose": fields["eyes"],
+            "tex": np.zeros((1, 50)),
+            "light": np.zeros((1, 9, 3)),
+            "cam": np.concatenate([angles, camera[:3, 3]])[None],
+            "fov": np.degrees(2 * np.arctan(128 / k[0, 0])).reshape(1),
+            "K": k[None],
+        }
+        if photometric:
+            content["neck_pose"] = fields["neck"]
+        as_single(content)
+        parsing = np.zeros((512, 512), np.uint8)
+        parsing[256:] = 1 + i
+        content |= {"img": picture(i, given.size)[None], "img_aligned": np.zeros((1, 512, 512, 3), np.uint8)}
+        content |= {"img_rendered": np.zeros((1, 256, 256, 3), np.uint8), "parsing": parsing[None]}
+        np.savez_compressed(folder / f"{i + first}.npz", **content)
+    return folder
+
+
+def write_gagavatar(folder: Path, given: Truth, *, first: int = 8, smoothed: bool = True) -> Path:
+    """``optim.pkl``, ``smoothed.pkl``, ``img_lmdb`` as track_video leaves them; frames in the order of their names."""
+    import io
+    import pickle
+
+    assert given.size == (512, 512)
+    assert np.allclose(given.intrinsics, [[12 * 256, 0, 256], [0, 12 * 256, 256], [0, 0, 1]])
+    folder.mkdir(parents=True, exist_ok=True)
+    flip = np.diag([-1.0, -1.0, 1.0])  # PyTorch3D: x to the left, y up, z forward; row vectors: X R + T
+    frames, images = {}, {}
+    for i in sorted(range(len(given.poses)), key=lambda i: f"obama_{i + first}"):
+        rotation, translation = (flip @ given.poses[i, :3, :3]).T, 5 * flip @ given.poses[i, :3, 3]
+        frames[f"obama_{i + first}"] = {
+            "bbox": np.array([0.2, 0.2, 0.8, 0.8], np.float32),
+            "shapecode": given.shape.astype(np.float32),
+            "expcode": given.fields["expression"][i].astype(np.float32),
+            "posecode": np.concatenate([np.zeros(3), given.fields["jaw"][i]]).astype(np.float32),
+            "eyecode": given.fields["eyes"][i].astype(np.float32),
+            "transform_matrix": np.column_stack([rotation, translation]).astype(np.float32),
+        }
+        stream = io.BytesIO()
+        Image.fromarray(picture(i, given.size)).save(stream, "JPEG", quality=95, subsampling=0)
+        images[f"obama_{i + first}"] = stream.getvalue()
+    with open(folder / "optim.pkl", "wb") as file:
+        pickle.dump(frames, file)
+    if smoothed:  # as doubles, as PyTorch's rotation_6d_to_matrix and NumPy make them
+        with open(folder / "smoothed.pkl", "wb") as file:
+            pickle.dump(
+                {key: {n: v.astype(np.float64) for n, v in frame.items()} for key, frame in frames.items()}, file
+            )
+    write_lmdb(folder / "img_lmdb" / "data.mdb", images)
+    return folder
+
+
+def write_lmdb(path: Path, entries: dict[str, bytes], size: int = 4096) -> Path:
+    """An LMDB environment's ``data.mdb`` after one transaction: values over half a page in pages of their own, two
+    entries per leaf, one branch above the leaves."""
+    pages: list[bytes] = [b"", b""]
+
+    def add(flags: int, nodes: list[bytes]) -> int:
+        number, offsets, end = len(pages), b"", size
+        body = bytearray(size)
+        for node in nodes:
+            end -= len(node) + len(node) % 2
+            body[end : end + len(node)] = node
+            offsets += struct.pack("<H", end)
+        body[:16] = struct.pack("<QHHHH", number, 0, flags, 16 + len(offsets), end)
+        body[16 : 16 + len(offsets)] = offsets
+        pages.append(bytes(body))
+        return number
+
+    def leaf_node(key: str, value: bytes) -> bytes:
+        kind, data = 0, value
+        if len(key) + len(value) + 8 > (size - 16) // 2:
+            count = -(-(len(value) + 16) // size)
+            kind, data = 1, struct.pack("<Q", len(pages))
+            block = struct.pack("<QHHI", len(pages), 0, 4, count) + value
+            pages.extend(block.ljust(count * size, b"\0")[i * size : (i + 1) * size] for i in range(count))
+        head = struct.pack("<HHHH", len(value) & 0xFFFF, len(value) >> 16, kind, len(key))
+        return head + key.encode() + data
+
+    keys, branches = sorted(entries), []
+    for start in range(0, len(keys), 2):
+        some = keys[start : start + 2]
+        number = add(2, [leaf_node(key, entries[key]) for key in some])
+        name = some[0].encode() if branches else b""
+        branches.append(struct.pack("<HHHH", number & 0xFFFF, number >> 16, 0, len(name)) + name)
+    root = add(1, branches)
+    for number in range(2):
+        free = struct.pack("<IHHQQQQQ", size, 8, 0, 0, 0, 0, 0, 2**64 - 1)
+        main = struct.pack("<IHHQQQQQ", 0, 0, 2, 1, len(branches), 0, len(keys), root)
+        if number == 0:  # the state before
+            main = struct.pack("<IHHQQQQQ", 0, 0, 0, 0, 0, 0, 0, 2**64 - 1)
+        meta = struct.pack("<QHHHH", number, 0, 8, 0, 0) + struct.pack("<IIQQ", 0xBEEFC0DE, 1, 0, 1 << 40)
+        pages[number] = (meta + free + main + struct.pack("<QQ", len(pages) - 1, number)).ljust(size, b"\0")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(pages))
+    return path

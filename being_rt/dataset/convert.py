@@ -10,7 +10,7 @@ import numpy as np
 
 from being_rt.dataset.dataset import Dataset
 from being_rt.dataset.pictures import read_mask, read_picture
-from being_rt.dataset.readers import ReadOptions, Recording, Shot, read_recording
+from being_rt.dataset.readers import ReadOptions, Recording, Shot, Stored, read_recording
 from being_rt.dataset.writer import DatasetWriter, UInt8, check_folder_target
 from being_rt.flame.model import FlameModel
 
@@ -31,7 +31,7 @@ def convert(
     replace: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Dataset, tuple[str, ...]]:
-    """Make a data set of a folder of metrical-tracker, INSTA, VHAP (GaussianAvatars) or IMavatar.
+    """Make a data set of a folder of another tracker: see ``READERS`` in being_rt/dataset/readers.
 
     Args:
         source: the folder; its format is recognised by its files.
@@ -80,14 +80,20 @@ def write_recording(recording: Recording, writer: DatasetWriter, progress: Progr
         row = recording.params[shot.timestep]
         mask = shot_mask(shot, recording.cameras[shot.camera].size)
         step = written.setdefault(shot.timestep, len(written))
-        writer.add(shot.image, mask, row, shot.camera, shot.split, step)
+        image = shot.image.read() if isinstance(shot.image, Stored) else shot.image
+        writer.add(image, mask, row, shot.camera, shot.split, step)
         if progress is not None:
             progress(count, len(order))
 
 
 def shot_mask(shot: Shot, size: tuple[int, int]) -> UInt8 | None:
     """The mask of a shot: its file, or the alpha channel of its file or picture, or None."""
-    picture = read_picture(shot.image if shot.mask is None else shot.mask, size)
+    if isinstance(shot.mask, Stored):
+        return shot.mask.read()
+    source = shot.image if shot.mask is None else shot.mask
+    if isinstance(source, Stored):
+        return None
+    picture = read_picture(source, size)
     if picture.ndim == 3 and picture.shape[2] == 4:
         return np.ascontiguousarray(picture[:, :, 3])
     return None if shot.mask is None else read_mask(shot.mask, size)

@@ -26,16 +26,18 @@ _COMPRESSION = 1  # of PNG's 0..9: frames are many, and 9 saves a tenth of the s
 _JPEG_QUALITY = 95
 
 
-def read_picture(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> UInt8:
+def read_picture(path: str | os.PathLike[str], size: tuple[int, int] | None = None, data: bytes | None = None) -> UInt8:
     """The picture in a PNG or JPEG file: uint8 [H, W], [H, W, 3] or [H, W, 4], as many channels as it has.
 
     Args:
+        path: of the file; with ``data`` only what messages call it.
         size: width and height that it must have; None takes any up to the package's limits.
+        data: the file's content, where it lies inside another.
 
     Raises:
         DatasetError: the file is missing, damaged, of another size or kind.
     """
-    with _opened(path) as picture:
+    with _opened(path, data) as picture:
         if size is not None and picture.size != size:
             given = "x".join(map(str, picture.size))
             raise DatasetError(f"{path} is {given} pixels, its camera is made for {size[0]}x{size[1]}")
@@ -100,13 +102,13 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[PillowImage]:
+def _opened(path: str | os.PathLike[str], data: bytes | None = None) -> Iterator[PillowImage]:
     """A file's picture, its header read; what is wrong with it in one line."""
     from PIL import Image, UnidentifiedImageError
 
     with reading(path, "a PNG or JPEG picture", DatasetError):
         try:
-            with Image.open(path, formats=["PNG", "JPEG"]) as picture:
+            with Image.open(path if data is None else io.BytesIO(data), formats=["PNG", "JPEG"]) as picture:
                 yield picture
         except UnidentifiedImageError:
             raise ValueError("it begins like neither") from None

@@ -105,14 +105,17 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
             raise ModelFileError(f"{path}: {problem}") from None
 
 
-def parse_pickle(data: bytes) -> Any:
+def parse_pickle(data: bytes, operations: int = OPCODE_LIMIT) -> Any:
     """As :func:`read_pickle`, of a pickle in memory: one that lies inside another file.
+
+    Args:
+        operations: how many it may have at most.
 
     Raises:
         ModelFileError: it names a class or function that array files do not need.
         Exception: of any type, where it is damaged.
     """
-    return _Machine().run(data)
+    return _Machine().run(data, operations)
 
 
 @dataclass
@@ -123,9 +126,9 @@ class _Machine:
     marks: list[int] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
 
-    def run(self, data: bytes) -> Any:
+    def run(self, data: bytes, operations: int) -> Any:
         stream = io.BytesIO(data)
-        for _ in range(OPCODE_LIMIT):
+        for _ in range(operations):
             name, argument = _next_operation(stream)
             if name == "STOP":
                 if len(self.stack) != 1:
@@ -140,7 +143,7 @@ class _Machine:
                 if step is None:
                     raise ModelFileError(f"the pickle operation {name} is refused: array files do not need it")
                 step(argument)
-        raise ModelFileError(f"more than {OPCODE_LIMIT} pickle operations, far more than a FLAME file has")
+        raise ModelFileError(f"more than {operations} pickle operations, far more than such a file has")
 
     def _pop_mark(self, _: Any = None) -> list[Any]:
         start = self.marks.pop()

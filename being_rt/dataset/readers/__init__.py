@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from being_rt.dataset.manifest import MANIFEST
+from being_rt.dataset.readers.flame_head_tracker import is_flame_head_tracker, read_flame_head_tracker
+from being_rt.dataset.readers.gagavatar import is_gagavatar, read_gagavatar
 from being_rt.dataset.readers.imavatar import is_imavatar, read_imavatar
 from being_rt.dataset.readers.insta import is_insta, read_insta
 from being_rt.dataset.readers.metrical import is_metrical, read_metrical
-from being_rt.dataset.readers.recording import ReadOptions, Recording, Shot
+from being_rt.dataset.readers.recording import ReadOptions, Recording, Shot, Stored
 from being_rt.dataset.readers.vhap import is_vhap, read_vhap
 from being_rt.errors import DatasetError
 from being_rt.flame.model import FlameModel
 
-__all__ = ["READERS", "ReadOptions", "Reader", "Recording", "Shot", "detect_format", "read_recording"]
+__all__ = ["READERS", "ReadOptions", "Reader", "Recording", "Shot", "Stored", "detect_format", "read_recording"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ READERS = (
     Reader("insta", is_insta, read_insta, "transforms.json whose frames have exp_path"),
     Reader("imavatar", is_imavatar, read_imavatar, "flame_params.json"),
     Reader("metrical", is_metrical, read_metrical, "checkpoint/00000.frame"),
+    Reader("flame-head-tracker", is_flame_head_tracker, read_flame_head_tracker, "0.npz with cam and exp"),
+    Reader("gagavatar", is_gagavatar, read_gagavatar, "smoothed.pkl or optim.pkl"),
 )
 
 

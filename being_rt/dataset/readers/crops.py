@@ -18,7 +18,8 @@ def fit_camera(camera: Camera, size: tuple[int, int], crop: str, images: Path) -
     Args:
         camera: of the tracked pictures.
         size: width, height of the pictures at hand.
-        crop: "resized" (the whole picture at another size), "padded" (padded to a square, then resized), a box
+        crop: "resized" (the whole picture at another size), "padded" (padded to a square, then resized), "centred" (the
+            largest square in its middle, resized), a box
             "x_min,x_max,y_min,y_max" or the file ``bbox.pt`` of one (cut out, padded to a square, then resized).
             "" where the pictures are the tracked ones.
 
@@ -34,7 +35,7 @@ def fit_camera(camera: Camera, size: tuple[int, int], crop: str, images: Path) -
     if not crop:
         raise DatasetError(
             f"{images} has pictures of {shown}, the tracks are of pictures of {tracked}: say how the ones became the "
-            "others (crop: resized, padded, or the tracker's box)"
+            "others (crop: resized, padded, centred, or the tracker's box)"
         )
     done = parse_crop(crop, size, camera.size)
     box = f"{done.left:g}, {done.top:g}, {done.width:g} x {done.height:g}"
@@ -49,6 +50,9 @@ def parse_crop(crop: str, original: tuple[int, int], tracked: tuple[int, int]) -
         raise DatasetError(f"the tracked pictures are not square, so they were not made by the crop {crop!r}")
     if crop == "padded":
         return Crop.padded_square(original, tracked[0])
+    if crop == "centred":
+        side = min(original)
+        return Crop((original[0] - side) / 2, (original[1] - side) / 2, side, side, tracked, original)
     return square_crop(_box(crop), original, tracked[0])
 
 
@@ -77,6 +81,6 @@ def _box(crop: str) -> tuple[int, int, int, int]:
         except ValueError:
             values = np.zeros(0)
     if values.shape != (4,) or not np.isfinite(values).all() or np.abs(values).max() > 1e6:
-        raise DatasetError(f"crop must be resized, padded, x_min,x_max,y_min,y_max or a bbox.pt, got {crop!r}")
+        raise DatasetError(f"crop must be resized, padded, centred, x_min,x_max,y_min,y_max or a bbox.pt, got {crop!r}")
     x_min, x_max, y_min, y_max = (int(value) for value in values)
     return x_min, x_max, y_min, y_max

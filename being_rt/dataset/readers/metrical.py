@@ -29,6 +29,7 @@ from being_rt.dataset.readers.recording import (
     Recording,
     Shot,
     checked_params,
+    common_shape,
     edition_note,
     neutral,
     padded_expression,
@@ -88,7 +89,7 @@ def read_metrical(folder: Path, model: FlameModel, options: ReadOptions) -> Reco
     sizes = {track.size for track in tracks}
     if len(sizes) > 1:
         raise DatasetError(f"{checkpoints} has frames of different sizes: {sorted(sizes)}")
-    shape, shape_notes = _shape(tracks, options)
+    shape, shape_notes = common_shape([track.shape for track in tracks], options)
     rig = bake_rig(model, shape)
     fields = neutral(len(tracks))
     fields["expression"] = padded_expression(np.stack([track.expression for track in tracks]))
@@ -166,15 +167,6 @@ def eyelid_note(model: FlameModel, eyelids: Float64) -> tuple[str, ...]:
     if not np.any(eyelids) or np.any(model.eyelid_basis):
         return ()
     return ("the tracks close the eyelids, which FLAME cannot; give the tracker's l_eyelid.npy and r_eyelid.npy",)
-
-
-def _shape(tracks: list[TrackedFrame], options: ReadOptions) -> tuple[NDArray[Any], tuple[str, ...]]:
-    if options.shape is not None:
-        return options.shape, ()
-    shapes = np.stack([track.shape for track in tracks])
-    spread = float(np.abs(shapes - shapes[-1]).max())
-    note = f"the identity changes between frames (by up to {spread:.2g}); the last frame's is taken"
-    return shapes[-1], (note,) if spread > 1e-3 else ()
 
 
 def axis_angles_of_rows(rows: Float64) -> Float64:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from being_rt.flame.params import WIDTHS, FlameParams
 from being_rt.flame.rig import Rig
 
 Float64 = NDArray[np.float64]
+UInt8 = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,19 @@ class ReadOptions:
 
 
 @dataclass(frozen=True)
+class Stored:
+    """A picture that lies among other things in a file."""
+
+    path: Path
+    read: Callable[[], UInt8]  # uint8 [H, W, 3], of a mask [H, W]; raises ``DatasetError``
+
+
+@dataclass(frozen=True)
 class Shot:
     """One picture: what it shows (a row of the tracks), which camera took it, its files."""
 
-    image: Path
-    mask: Path | None  # None: its alpha channel, where it has one
+    image: Path | Stored
+    mask: Path | Stored | None  # None: its alpha channel, where it has one
     timestep: int
     camera: int = 0
     split: str = "train"
@@ -77,6 +87,17 @@ def checked_params(params: dict[str, Float64], fps: float, names: list[str]) -> 
         if not good.all():
             raise DatasetError(f"{names[int(np.argmin(good))]}: its {field_name} is not finite; track it again")
     return FlameParams(**params, fps=fps)  # type: ignore[arg-type]
+
+
+def common_shape(shapes: list[Float64], options: ReadOptions) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """The identity of a recording, from those of its frames, and a note where they differ."""
+    if options.shape is not None:
+        return options.shape, ()
+    if len({shape.size for shape in shapes}) > 1:
+        raise DatasetError("the identities of the frames have different lengths")
+    spread = float(np.abs(np.stack(shapes) - shapes[-1]).max())
+    note = f"the identity changes between frames (by up to {spread:.2g}); the last frame's is taken"
+    return shapes[-1], (note,) if spread > 1e-3 else ()
 
 
 def splits(count: int, test_frames: int | None) -> list[str]:

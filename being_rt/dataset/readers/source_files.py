@@ -19,6 +19,8 @@ from being_rt.tensor_file import json_object
 JSON_LIMIT = 1 << 29  # bytes
 TEXT_LIMIT = 1 << 20
 TORCH_LIMIT = 1 << 26
+PICKLE_LIMIT = 1 << 28
+PICKLE_OPERATIONS = 5_000_000  # a frame has some 200
 FRAME_LIMIT = 1_000_000
 _PICTURES = (".png", ".jpg", ".jpeg")
 
@@ -55,6 +57,21 @@ def read_torch(path: Path) -> Any:
             return parse_pickle(archive.read(pickles[0]))
         except ModelFileError as problem:
             raise ValueError(f"{problem}; save its tensors as NumPy arrays") from problem
+
+
+def read_pickled(path: Path) -> Any:
+    """What ``pickle.dump`` wrote of NumPy arrays, numbers and text, as :func:`read_torch` gives it.
+
+    Raises:
+        DatasetError: the file is missing, damaged, or has anything else in it.
+    """
+    with reading(path, "a pickle of tracks", DatasetError):
+        if path.stat().st_size > PICKLE_LIMIT:
+            raise ValueError(f"it is longer than {PICKLE_LIMIT >> 20} MB")
+        try:
+            return parse_pickle(path.read_bytes(), PICKLE_OPERATIONS)
+        except ModelFileError as problem:
+            raise ValueError(str(problem)) from problem
 
 
 def array(value: Any, where: str, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
