@@ -184,7 +184,10 @@ def remarks(
         said.append(f"the face is {width:.0f} pixels wide: come closer, or film at a higher resolution")
     turned = np.abs(yaw(seen)) > PROFILE
     if turned.any():
-        said.append(f"the head is turned by more than {PROFILE:.0f} degrees in {turned.sum()} frames: they count less")
+        said.append(
+            f"the head is turned by more than {PROFILE:.0f} degrees in {turned.sum()} frames: "
+            "landmarks of the far half are a guess there"
+        )
     sharp = sharpness[found]
     blurred = sharp < BLURRED * np.median(sharp)
     if blurred.mean() > 0.02:
