@@ -19,8 +19,7 @@ from PIL import Image
 from scenes import make_avatar
 
 from being_rt.avatar.avatar import Camera
-from being_rt.dataset import Crop, Dataset, DatasetWriter
-from being_rt.dataset import writer as writer_module
+from being_rt.dataset import Crop, Dataset, DatasetWriter, folders
 from being_rt.errors import BeingError, DatasetError, InvalidParameterError, UnsupportedVersionError
 from being_rt.flame.model import ExpressionMap
 from being_rt.flame.params import FlameParams
@@ -428,4 +427,4 @@ def test_permissions_are_those_of_mkdir(original: Path, tmp_path: Path) -> None:
     (tmp_path / "made").mkdir()
     expected = os.stat(tmp_path / "made").st_mode
     assert os.stat(original).st_mode == os.stat(original / "images").st_mode == expected
-    assert not (original / writer_module._LOCK).exists()
+    assert not (original / folders.LOCK).exists()

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +15,7 @@ from numpy.typing import NDArray
 from being_rt.avatar.avatar import Camera
 from being_rt.dataset.crop import Crop
 from being_rt.dataset.dataset import checksum
+from being_rt.dataset.folders import NewFolder, check_target, writing
 from being_rt.dataset.manifest import (
     MANIFEST,
     RIG,
@@ -31,20 +29,14 @@ from being_rt.dataset.manifest import (
     encode_manifest,
 )
 from being_rt.dataset.pictures import IMAGE_SUFFIXES, check_picture, encode_picture, is_rgb_file, read_picture
-from being_rt.errors import BeingError, DatasetError, InvalidParameterError
-from being_rt.files import os_error_reason
+from being_rt.errors import DatasetError, InvalidParameterError
 from being_rt.flame.params import WIDTHS, FlameParams
 from being_rt.flame.rig import Rig
 from being_rt.flame.rig_file import check_rig, save_rig
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 UInt8 = NDArray[np.uint8]
 
-_LOCK = ".lock"
+KIND = "a data set"
 
 
 class DatasetWriter:
@@ -95,7 +87,7 @@ class DatasetWriter:
             raise InvalidParameterError(f"crops must have a history for each of {len(cameras)} cameras")
         check_rig(rig)
         self.path = Path(path)
-        self._rig, self._fps, self._suffix, self._replace = rig, float(fps), image_suffix, replace
+        self._rig, self._fps, self._suffix = rig, float(fps), image_suffix
         self._views = [View(camera, None, history) for camera, history in zip(cameras, histories, strict=True)]
         self._texts: dict[str, Any] = {
             **{"name": name, "source": source, "licence": licence, "consent": consent},
@@ -104,20 +96,16 @@ class DatasetWriter:
         self._frames: list[Frame] = []
         self._rows: list[FlameParams] = []
         self._truth: list[FlameParams | None] = []
-        self._folder: Path | None = None
-        self._lock = -1
+        self._target = NewFolder(self.path, replace=replace, mark=MANIFEST, kind=KIND)
         placeholder = Frame("images/000000.png", None, 0, 0, "train")
         check_manifest(self._manifest((placeholder,), {}))
 
     def __enter__(self) -> DatasetWriter:
-        self._check_target()
-        _remove_abandoned(self.path)
         self._frames, self._rows, self._truth = [], [], []
-        with self._writing():
-            self._folder = Path(tempfile.mkdtemp(prefix=_prefix(self.path), dir=self.path.absolute().parent))
-            self._lock = _locked(self._folder)
-            (self._folder / "images").mkdir()
-            (self._folder / "masks").mkdir()
+        folder = self._target.begin()
+        with writing(self.path):
+            (folder / "images").mkdir()
+            (folder / "masks").mkdir()
         return self
 
     def __exit__(
@@ -127,12 +115,7 @@ class DatasetWriter:
             if kind is None:
                 self._finish()
         finally:
-            if self._lock >= 0:
-                os.close(self._lock)
-                self._lock = -1
-            if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)  # where it was renamed, there is nothing left
-                self._folder = None
+            self._target.abandon()
 
     @property
     def count(self) -> int:
@@ -195,7 +178,7 @@ class DatasetWriter:
             picture = read_picture(image, size)
             if suffix in IMAGE_SUFFIXES and is_rgb_file(image):
                 name = f"images/{index:06}{suffix}"
-                with self._writing():
+                with writing(self.path):
                     shutil.copyfile(image, self._inside(name))
                 return name
             image = np.repeat(picture[:, :, None], 3, 2) if picture.ndim == 2 else picture[:, :, :3]
@@ -236,24 +219,10 @@ class DatasetWriter:
         manifest = self._manifest(tuple(self._frames), {name: checksum(self._inside(name)) for name in names})
         check_manifest(manifest)
         self._write(MANIFEST, encode_manifest(manifest))
-        with self._writing():
-            for folder in ("images", "masks"):
-                _permit(self._inside(folder))
+        with writing(self.path):
             if not any(self._inside("masks").iterdir()):
                 self._inside("masks").rmdir()
-            with suppress(FileNotFoundError):
-                self._inside(_LOCK).unlink()
-            _permit(self._inside(""))
-        self._check_target()  # again: training data takes minutes to write
-        with self._writing():
-            if self.path.exists():
-                old = Path(tempfile.mkdtemp(prefix=_prefix(self.path), dir=self.path.absolute().parent))
-                old.rmdir()  # Windows does not rename onto it
-                os.replace(self.path, old)
-                os.replace(self._inside(""), self.path)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                os.replace(self._inside(""), self.path)
+        self._target.finish()
 
     def _tracks(self, rows: Sequence[FlameParams]) -> FlameParams:
         joined = {name: np.concatenate([getattr(row, name) for row in rows]) for name in WIDTHS}
@@ -269,79 +238,17 @@ class DatasetWriter:
             **self._texts,
         )
 
-    def _check_target(self) -> None:
-        check_folder_target(self.path, replace=self._replace)
-
     def _inside(self, name: str) -> Path:
-        if self._folder is None:
+        if self._target.folder is None:
             raise InvalidParameterError("a DatasetWriter writes inside its `with` block only")
-        return self._folder / name
+        return self._target.folder / name
 
     def _write(self, name: str, data: bytes) -> None:
         file = self._inside(name)
-        with self._writing():
+        with writing(self.path):
             file.write_bytes(data)
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except BeingError:
-            raise
-        except OSError as problem:
-            raise DatasetError(f"cannot write {self.path}: {os_error_reason(problem)}") from problem
 
 
 def check_folder_target(path: Path, replace: bool) -> None:
-    """Check that a data set can be written at ``path``: a new name, an empty folder, or one that may be replaced.
-
-    Raises:
-        DatasetError: says what is in the way.
-    """
-    parent = path.absolute().parent
-    if not parent.is_dir():
-        raise DatasetError(f"cannot write {path}: the folder {parent} does not exist; create it first")
-    if not os.access(parent, os.W_OK):
-        raise DatasetError(f"cannot write {path}: permission denied; choose a folder that you may write to")
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise DatasetError(f"cannot write {path}: a file or link of that name is in the way; choose another name")
-    if path.is_dir() and any(path.iterdir()):
-        if not replace:
-            raise DatasetError(f"cannot write {path}: it exists; choose another name or ask for it to be replaced")
-        if not (path / MANIFEST).exists():
-            raise DatasetError(f"cannot replace {path}: it is not a data set; choose another name")
-
-
-def _prefix(path: Path) -> str:
-    return f".{path.name[:100]}.partial-"
-
-
-def _permit(folder: Path) -> None:
-    """The mode that ``mkdir`` would have left: temporary folders are private."""
-    umask = os.umask(0)
-    os.umask(umask)
-    folder.chmod(0o777 & ~umask)
-
-
-def _locked(folder: Path) -> int:
-    """The open handle of a lock that lasts as long as this process does; -1 where there are no locks."""
-    if fcntl is None:
-        return -1
-    handle = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-    with suppress(OSError):  # a file system without locks
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    return handle
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Remove what killed writers of ``path`` left; that of a living one is locked."""
-    if fcntl is None:
-        return
-    for left in path.absolute().parent.glob(f"{glob.escape(_prefix(path))}*"):
-        with suppress(OSError):
-            handle = os.open(left / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(left, ignore_errors=True)
-            finally:
-                os.close(handle)
+    """Check that a data set can be written at ``path``. Raises ``DatasetError``, which says what is in the way."""
+    check_target(path, replace, MANIFEST, KIND)
