@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Union
 
 from being_rt.asset_jobs import FLAME_HELP, Assets
 from being_rt.dataset.synth import Synthesize
-from being_rt.dataset_jobs import Check, Convert
+from being_rt.dataset_jobs import Check, Convert, Export
 from being_rt.errors import BeingError
 from being_rt.jobs import Demo, FilePath, Render, Say, Size, Talk, VideoJob
 from being_rt.train.config import TrainConfig
@@ -144,6 +144,21 @@ class ConvertCommand(Convert):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportCommand(Export):
+    __doc__ = Export.__doc__
+    dataset: tyro.conf.Positional[FilePath] = field(kw_only=False)
+    """The data set's folder."""
+
+    def execute(self) -> int:
+        with _counting("reading the model", "writing frames") as progress:
+            made = self.run(progress)
+        for note in made.notes:
+            print(f"note: {note}")
+        print(f"{made.path.resolve()}: {made.frames} frames of {made.timesteps} timesteps")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class SynthCommand(Synthesize):
     __doc__ = Synthesize.__doc__
 
@@ -158,6 +173,7 @@ class SynthCommand(Synthesize):
 DataCommand = Union[  # noqa: UP007 (as Command)
     Annotated[CheckCommand, tyro.conf.subcommand("check", description=Check.__doc__)],
     Annotated[ConvertCommand, tyro.conf.subcommand("convert", description=Convert.__doc__)],
+    Annotated[ExportCommand, tyro.conf.subcommand("export", description=Export.__doc__)],
     Annotated[SynthCommand, tyro.conf.subcommand("synth", description=Synthesize.__doc__)],
 ]
 

@@ -1,10 +1,11 @@
-"""Data sets as whole jobs: what ``being data check`` and ``being data convert`` do, callable from Python.
+"""Data sets as whole jobs: what ``being data check``, ``convert`` and ``export`` do, callable from Python.
 
-from being_rt.dataset_jobs import Check, Convert
+from being_rt.dataset_jobs import Check, Convert, Export
 
 result = Convert("output/duda", out="duda", flame="flame2023_Open.pkl").run()
 for finding in Check(result.path, overlays="look").run().findings:
     print(finding)
+Export(result.path, out="duda-vhap", flame="flame2023_Open.pkl").run()
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 
 from being_rt.dataset.check import CheckReport, check_dataset
 from being_rt.dataset.convert import convert
+from being_rt.dataset.dataset import Dataset
+from being_rt.dataset.export import Exported, export_vhap
 from being_rt.dataset.readers import ReadOptions
 from being_rt.errors import DatasetError, InvalidParameterError
 from being_rt.files import read_npy
@@ -137,6 +140,40 @@ class Convert:
         )
         report = check_dataset(dataset.path)
         return Converted(dataset.path, dataset.count, dataset.size, notes, report, time.perf_counter() - start)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """A data set in, what VHAP would have exported out: for GaussianAvatars and the trainers after it."""
+
+    dataset: FilePath = field(kw_only=False)
+    """The data set's folder."""
+    out: FilePath
+    """The folder to write; it must not exist yet."""
+    flame: FilePath
+    """The FLAME model that the data set was tracked with (.pkl, .npz): identities are written as its coefficients."""
+    format: str = "vhap"
+    """vhap, the one there is."""
+    background: str = "white"
+    """What the person is put before, where there are masks: white, as VHAP does it, black, or keep."""
+    replace: bool = False
+    """Replace an export of that name."""
+
+    def run(self, progress: Progress | None = None) -> Exported:
+        """Do the job. ``progress`` is called as ``progress(frames written, frames in all)``.
+
+        Raises ``DatasetError``, ``ModelFileError``, ``InvalidParameterError``.
+        """
+        if self.format != "vhap":
+            raise InvalidParameterError(f"format must be vhap, got {self.format!r}")
+        return export_vhap(
+            Dataset.load(self.dataset),
+            self.out,
+            open_flame_model(self.flame),
+            background=self.background,
+            replace=self.replace,
+            progress=progress,
+        )
 
 
 def open_flame_model(

@@ -34,6 +34,8 @@ def read_transforms(folder: Path) -> tuple[Table, list[Table], Path]:
     tables = [read_json(part) for part in present]
     frames: dict[str, Table] = {}
     for table, part in zip(tables, present, strict=True):
+        if table.get("frames") == [] and part is not present[0]:  # as VHAP's _val where there is one camera
+            continue
         frames |= {text(frame, "file_path", str(part)): frame for frame in frames_of(table, part)}
     return tables[0], [frames[name] for name in sorted(frames)], present[0]
 
@@ -43,7 +45,10 @@ def split_frames(folder: Path, name: str) -> set[str]:
     path = folder / f"transforms_{name}.json"
     if not path.exists():
         return set()
-    return {text(frame, "file_path", str(path)) for frame in frames_of(read_json(path), path)}
+    table = read_json(path)
+    if table.get("frames") == []:
+        return set()
+    return {text(frame, "file_path", str(path)) for frame in frames_of(table, path)}
 
 
 def frame_name(frame: Table, index: int, path: Path) -> str:

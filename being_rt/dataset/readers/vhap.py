@@ -82,6 +82,8 @@ def read_vhap(folder: Path, model: FlameModel, options: ReadOptions) -> Recordin
     fields["expression"] = padded_expression(_stacked(motions, files, "expr", None))
     for theirs, ours in _FIELDS.items():
         fields[ours] = _stacked(motions, files, theirs, fields[ours].shape[1])
+    if all("eyelids" in motion for motion in motions):  # which being_rt's own export adds
+        fields["eyelids"] = _stacked(motions, files, "eyelids", 2)
     rig, notes = _rig(model, motions[0], files[0], options)
     if any(np.any(motion.get("dynamic_offset", 0)) for motion in motions):
         notes = (*notes, "offsets of vertices that change from frame to frame (dynamic_offset) are left out")
