@@ -56,9 +56,9 @@ def made_up_embedding() -> Embedding:
     taken = masked("lips", "left_eye", "right_eye", "brows", "nose", "mouth_interior")
     scatter(names.SKIN.ids, masked("face") & ~taken & (model.template[:, 2] > 0.0))
     scatter(names.NOSE, masked("nose"))
-    half = len(names.LIP_SURFACE) // 4
-    for begin, region in ((0, "lips_upper"), (half, "lips_lower"), (2 * half, "lips_upper"), (3 * half, "lips_lower")):
-        scatter(names.LIP_SURFACE[begin : begin + half], masked(region))
+    scatter(names.UPPER_LIP_SURFACE, masked("lips_upper"))
+    scatter(names.LOWER_LIP_SURFACE, masked("lips_lower"))
+    put(names.SURFACE_CORNERS, "inner_lips_upper", [0, 20, 0, 20])
     lid = [2, 3, 5, 7, 9, 11, 12]
     for side, upper, lower, corners in (
         ("left", names.LEFT_UPPER_LID, names.LEFT_LOWER_LID, names.LEFT_CORNERS),

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from being_rt.cache import cache_directory
 from being_rt.checks import check_arrays, check_range
-from being_rt.errors import InvalidParameterError
+from being_rt.errors import FileFormatError, InvalidParameterError
+from being_rt.files import atomic_write, read_npz
 from being_rt.flame.model import FlameModel
 from being_rt.track.observations import LANDMARKS
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
+UInt8 = NDArray[np.uint8]
 Bool = NDArray[np.bool_]
 
 
@@ -50,3 +57,53 @@ _TENSORS = {
     "spread": ("float32", (LANDMARKS,)),
     "found": ("bool", (LANDMARKS,)),
 }
+
+
+def landmark_embedding(model: FlameModel, look: Callable[[UInt8], Float32 | None] | None = None) -> Embedding:
+    """Where the network sees its landmarks on a model: asked once, about half a minute, and kept in the cache folder.
+
+    Args:
+        look: the landmarks [478, 3] in a picture uint8 [H, W, 3], or None; by default the network's
+            (:func:`being_rt.track.mesh.landmarks_in`). With one of your own, nothing is kept.
+
+    Raises:
+        TrackError: the network takes the model for no face, or cannot be had.
+
+    Example::
+
+        embedding = landmark_embedding(procedural_head())
+        tip_of_the_nose = embedding.points(model.template, model.faces)[1]
+    """
+    from being_rt.track.embedding_find import find_landmarks
+
+    if look is not None:
+        return Embedding(*find_landmarks(model, look))
+    from being_rt.track.mesh import landmarks_in
+
+    path = _cached(model)
+    if path is not None:
+        with contextlib.suppress(FileFormatError, InvalidParameterError, TypeError):
+            kept = Embedding(**read_npz(path))
+            kept.validate(model)
+            return kept
+    result = Embedding(*find_landmarks(model, landmarks_in))
+    if path is not None:
+        with contextlib.suppress(FileFormatError, OSError):
+            path.parent.mkdir(exist_ok=True)
+            with atomic_write(path) as temporary, open(temporary, "wb") as stream:
+                np.savez(stream, **vars(result))
+    return result
+
+
+def _cached(model: FlameModel) -> Path | None:
+    """The file of this model and this way of finding; None where there is no cache folder."""
+    digest = hashlib.sha256()
+    for array in (model.template, model.faces, model.skinning_weights):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    folder = Path(__file__).parent
+    for source in (*sorted(folder.glob("embedding*.py")), folder / "mesh.py"):
+        digest.update(source.read_bytes())
+    try:
+        return cache_directory() / "embeddings" / f"{digest.hexdigest()[:16]}.npz"
+    except FileFormatError:
+        return None

@@ -30,11 +30,10 @@ INNER_LOWER_LIP = (95, 88, 178, 87, 14, 317, 402, 318, 324)
 OUTER_UPPER_LIP = (185, 40, 39, 37, 0, 267, 269, 270, 409)
 OUTER_LOWER_LIP = (146, 91, 181, 84, 17, 314, 405, 321, 375)
 INNER_CORNERS, OUTER_CORNERS = (78, 308), (61, 291)
-# The rings between the outer edge and the inner, corners first.
-LIP_SURFACE = (
-    *(76, 184, 74, 73, 72, 11, 302, 303, 304, 408, 306, 307, 320, 404, 315, 16, 85, 180, 90, 77),
-    *(62, 183, 42, 41, 38, 12, 268, 271, 272, 407, 292, 325, 319, 403, 316, 15, 86, 179, 89, 96),
-)
+# Two rings between the outer edge and the inner.
+UPPER_LIP_SURFACE = (184, 74, 73, 72, 11, 302, 303, 304, 408, 183, 42, 41, 38, 12, 268, 271, 272, 407)
+LOWER_LIP_SURFACE = (77, 90, 180, 85, 16, 315, 404, 320, 307, 96, 89, 179, 86, 15, 316, 403, 319, 325)
+SURFACE_CORNERS = (76, 306, 62, 292)
 RIGHT_BROW = (46, 53, 52, 65, 55, 70, 63, 105, 66, 107)
 LEFT_BROW = (276, 283, 282, 295, 285, 300, 293, 334, 296, 336)
 NOSE = (
@@ -68,7 +67,7 @@ SETS = (
     LandmarkSet("left lids", (*LEFT_CORNERS, *LEFT_UPPER_LID, *LEFT_LOWER_LID), 4.0),
     LandmarkSet("inner lips", (*INNER_CORNERS, *INNER_UPPER_LIP, *INNER_LOWER_LIP), 4.0),
     LandmarkSet("outer lips", (*OUTER_CORNERS, *OUTER_UPPER_LIP, *OUTER_LOWER_LIP), 2.0),
-    LandmarkSet("lip surface", LIP_SURFACE, 1.0),
+    LandmarkSet("lip surface", (*SURFACE_CORNERS, *UPPER_LIP_SURFACE, *LOWER_LIP_SURFACE), 1.0),
     LandmarkSet("right iris", RIGHT_IRIS, 3.0),
     LandmarkSet("left iris", LEFT_IRIS, 3.0),
     LandmarkSet("right brow", RIGHT_BROW, 1.0),
