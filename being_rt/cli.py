@@ -19,10 +19,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Union
 
 from being_rt.asset_jobs import FLAME_HELP, Assets
+from being_rt.clone_jobs import Clone, Prepare, PreparedJob
 from being_rt.dataset.synth import Synthesize
 from being_rt.dataset_jobs import Check, Convert, Export
 from being_rt.errors import BeingError
 from being_rt.jobs import Demo, FilePath, Render, Say, Size, Talk, VideoJob
+from being_rt.record_guide import RecordGuide
 from being_rt.train.config import TrainConfig
 from being_rt.train_jobs import Train
 
@@ -82,6 +84,47 @@ class TrainCommand(Train):
             quality = f", held-out PSNR {made.quality['psnr']:.2f} dB" if made.quality else ""
             trained = f"{made.steps} steps in {duration(made.seconds)}, {made.images_per_second:.1f} images/s{quality}"
             print(f"{(made.avatar or made.folder).resolve()}: {trained}; report: {made.report}")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareCommand(Prepare):
+    __doc__ = Prepare.__doc__
+    video: tyro.conf.Positional[FilePath] = field(kw_only=False)
+    """One person before a camera that stands still; any file that FFmpeg reads."""
+
+    def execute(self) -> int:
+        with _staging() as progress:
+            made = self.run(progress)
+        return _print_prepared(made)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloneCommand(Clone):
+    __doc__ = Clone.__doc__
+    video: tyro.conf.Positional[FilePath] = field(kw_only=False)
+    """One person before a camera that stands still, some 30 seconds; any file that FFmpeg reads."""
+    config: Annotated[TrainConfig, tyro.conf.Suppress] = field(default_factory=TrainConfig)
+
+    def execute(self) -> int:
+        """Run it with a display on the terminal, and print what was made."""
+        from being_rt.train.progress import Terminal
+
+        with _staging() as progress:
+            prepared = self.prepare(progress)
+        _print_prepared(prepared)
+        display = Terminal()
+        try:
+            made = self.train(prepared, [display])
+        finally:
+            display.close()
+        if made.avatar is None:
+            print(f"being: stopped at step {made.trained.steps}; the same command goes on", file=sys.stderr)
+            return 130
+        quality = f"held-out PSNR {made.trained.quality['psnr']:.2f} dB; " if made.trained.quality else ""
+        print(f"{made.avatar.resolve()}: {quality}report: {made.trained.report}")
+        if made.sample is not None:
+            print(f"{made.sample.resolve()}: it talks")
         return 0
 
 
@@ -245,6 +288,9 @@ Command = Union[  # noqa: UP007 (tyro reads the annotations of a Union's members
     Annotated[Talk, tyro.conf.subcommand("talk", description=Talk.__doc__)],
     Annotated[SayCommand, tyro.conf.subcommand("say", description=Say.__doc__)],
     Annotated[Render, tyro.conf.subcommand("render", description=Render.__doc__)],
+    Annotated[CloneCommand, tyro.conf.subcommand("clone", description=Clone.__doc__)],
+    Annotated[PrepareCommand, tyro.conf.subcommand("prepare", description=Prepare.__doc__)],
+    Annotated[RecordGuide, tyro.conf.subcommand("record-guide", description=RecordGuide.__doc__)],
     Annotated[TrainCommand, tyro.conf.subcommand("train", description=Train.__doc__)],
     Annotated[Data, tyro.conf.subcommand("data", description=Data.__doc__)],
     Annotated[AssetsCommand, tyro.conf.subcommand("assets", description=Assets.__doc__)],
@@ -271,7 +317,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if isinstance(command, VideoJob):
             return _make_video(command)
-        if isinstance(command, TrainCommand | AssetsCommand):
+        if isinstance(command, TrainCommand | AssetsCommand | CloneCommand | PrepareCommand):
             return command.execute()
         return int(command.run())
     except KeyboardInterrupt:
@@ -348,6 +394,38 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
         return None
 
     return registry
+
+
+def _print_prepared(made: PreparedJob) -> int:
+    quality = made.quality
+    print(
+        f"{made.dataset.resolve()}: {made.frames} of {quality.frames} frames, landmarks off by {quality.error:.2f} % "
+        f"of the distance between the eyes; report: {made.report}"
+    )
+    for line in made.advice:
+        print(f"note: {line}")
+    _print_check(made.check)
+    return 0 if made.check.passed else 1
+
+
+@contextmanager
+def _staging() -> Iterator[Callable[[str, float], None]]:
+    """A display of stages, each with its share that is done. Where stderr is a file, a line per stage."""
+    terminal = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as display:
+        tasks: dict[str, Any] = {}
+
+        def report(stage: str, share: float) -> None:
+            if stage not in tasks:
+                for task in tasks.values():
+                    display.update(task, visible=False)
+                tasks[stage] = display.add_task(stage, total=1.0)
+                if not terminal.is_terminal:
+                    print(stage, file=sys.stderr, flush=True)
+            display.update(tasks[stage], completed=share)
+
+        yield report
 
 
 @contextmanager
