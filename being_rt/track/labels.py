@@ -31,14 +31,16 @@ Points = tuple[Int32, Float32]  # triangle, barycentric
 
 LABELS = ("background", "skin", "mouth interior", "lips", "eyes", "hair", "neck", "torso")
 BACKGROUND, SKIN, MOUTH_INTERIOR, LIPS, EYES, HAIR, NECK, TORSO = range(len(LABELS))
-# Of the mesh alone: what it does not reach; what may be hair or skin; skin for sure.
-NOTHING, SCALP, SURE_SKIN = BACKGROUND, 8, 9
+# Of the mesh alone: what it does not reach; what may be hair or skin; skin for sure; brows, which look like hair.
+NOTHING, SCALP, SURE_SKIN, BROW = BACKGROUND, 8, 9, 10
 
 SIDE = 270  # pixels of the shorter side at which colours are told apart
 PERSON = 128  # of 255: alpha from which a pixel is the person's
 LIP_HEIGHT = 0.13  # of the distance between the eyes, where no landmark says how high lips are
 BESIDE = 0.3  # of the same: how far from the mesh skin may be that it does not reach, an ear say
 FAR_BELOW = 0.8  # of the same: how far below the chin there is torso alone
+AROUND = 1.3  # of the same: how far from the head there may be hair
+SHOULDERS = 0.8  # of the same: how far above the chin there may be shoulders
 FEWEST = 30  # pixels that a colour is learned from
 SHARE = 0.02  # of the sure skin that its own histogram may not explain
 CLEARLY = 3.0  # log of how much likelier a colour must make what the place speaks against
@@ -142,6 +144,7 @@ def _face_classes(rig: Rig, regions: dict[str, Int32], landmarks: bool) -> UInt8
     classes = np.full(len(vertices), SKIN, np.uint8)
     # The front of the face without brows, ears and hairline: there is hardly ever anything but skin.
     middle = (np.abs(relative[:, 0]) < 0.85) & (relative[:, 1] < 0.1)
+    classes[regions["face"][_in_brows(relative[regions["face"]])]] = BROW
     middle[np.concatenate([regions[name] for name in ("mouth", "left_eye", "right_eye")])] = False
     classes[middle] = SURE_SKIN
     classes[regions["scalp"]] = SCALP
@@ -160,6 +163,11 @@ def _face_classes(rig: Rig, regions: dict[str, Int32], landmarks: bool) -> UInt8
         in_mouth[regions["mouth"]] = True
         result[_hidden(relative, rig.faces) & in_mouth[rig.faces].any(1) & (result != EYES)] = MOUTH_INTERIOR
     return result
+
+
+def _in_brows(relative: Float64) -> Bool:
+    """Which of some points of the face, in distances between the eyes from their middle, are brows or beside them."""
+    return (np.abs(relative[:, 0]) < 1.0) & (relative[:, 1] > 0.1) & (relative[:, 1] < 0.55)
 
 
 def _hidden(vertices: Float64, faces: Int32) -> Bool:
@@ -281,25 +289,26 @@ def _told_by_colour(frame: Float32, mesh: UInt8, person: Bool, eyes: Float64, ch
     down = (chin - eyes) / length
     unit = length / 1.9  # chin and eyes are nearly two distances between the eyes apart
     below = (x - chin[0]) * down[0] + (y - chin[1]) * down[1]  # of the chin, along the head
+    near = ndimage.distance_transform_edt((mesh == NOTHING) | (mesh == NECK)) < AROUND * unit  # the head
     outside = person & (mesh == NOTHING)
-    skin_like, scores = _scores(frame, mesh, person, outside, below, unit)
+    skin_like, hair_like, scores = _scores(frame, mesh, person, outside, below, unit)
     is_hair = scores.hair > scores.skin
     far = ndimage.distance_transform_edt((mesh == NOTHING) | (mesh == SCALP))
 
     labels = np.where(person, TORSO, BACKGROUND)
-    on_face = person & (
-        (mesh == SKIN) | (mesh == SURE_SKIN) | (mesh == EYES) | (mesh == LIPS) | (mesh == MOUTH_INTERIOR)
-    )
-    above = outside & (below < 0)
+    on_face = person & (mesh != NOTHING) & (mesh != NECK)
+    above = outside & (below < 0) & near
     skin_beside = above & skin_like & ~is_hair & (far < BESIDE * unit)
-    hair = (above & ~skin_beside) | (person & (mesh == SCALP) & (is_hair | ~skin_like))
-    shoulder = above & (scores.torso > np.maximum(scores.hair, scores.skin) + CLEARLY)
-    hair &= ~shoulder
+    # Where shoulders may be, the likelier decides; where they hardly can be, it must be clear.
+    needed = np.where(below > -SHOULDERS * unit, 0.5, CLEARLY)
+    shoulder = above & (scores.torso > np.maximum(scores.hair, scores.skin) + needed)
+    hair = (above & ~skin_beside & ~shoulder) | (person & (mesh == SCALP) & (is_hair | ~skin_like))
     # Fringes and what falls over ears; long hair below the chin: only where it hangs together with the rest.
-    fringe = (mesh == SKIN) & person & (scores.hair > scores.skin + CLEARLY / 3)
-    long = (outside | (mesh == NECK)) & person & (below >= 0) & is_hair & (scores.hair > scores.torso)
+    fringe = (mesh == SKIN) & person & hair_like & (scores.hair > scores.skin + CLEARLY / 3)
+    low = person & (outside | (mesh == NECK)) & (below >= 0) & (near | (scores.hair > scores.torso + CLEARLY / 3))
+    long = ndimage.binary_opening(low & is_hair & hair_like & (scores.hair > scores.torso), iterations=2)
     hair = _connected(hair | fringe | long, hair)
-    labels[on_face | skin_beside | (person & (mesh == SCALP))] = SKIN
+    labels[on_face | skin_beside] = SKIN
     bare = skin_like & (scores.skin > scores.torso)
     neck = person & (mesh == NECK) & bare
     labels[_connected(neck | (outside & (below >= 0) & bare & (far < BESIDE * unit)), neck)] = NECK
@@ -318,32 +327,34 @@ def _majority(labels: NDArray[np.int64], person: Bool) -> UInt8:
 
 def _scores(
     frame: Float32, mesh: UInt8, person: Bool, outside: Bool, below: Float64, unit: float
-) -> tuple[Bool, _Scores]:
-    """Where the colour is one of the skin's, and how likely it is in each region."""
+) -> tuple[Bool, Bool, _Scores]:
+    """Where the colour is one of the skin's and one of the hair's, and how likely it is in each region."""
     from scipy import ndimage
 
     bins = _Colours.bins(frame)
     inner = ndimage.binary_erosion(person, iterations=2)
+
+    def learned(where: Bool) -> tuple[_Colours, Float64, Bool]:
+        """Colours of a region, their scores everywhere, and where these are as high as nearly everywhere in it."""
+        colours = _Colours(bins, where)
+        likely = colours.score[bins] if colours.known else np.full(bins.shape, -100.0)
+        averaged = ndimage.uniform_filter(likely, 3)
+        usual = float(np.quantile(likely[where], SHARE)) if colours.known else np.inf
+        return colours, averaged, averaged > usual
+
     face = inner & (mesh == SURE_SKIN)
-    skin_colours = _Colours(bins, ndimage.binary_erosion(face) if face.sum() > 8 * FEWEST else face)
-    known = skin_colours.score[bins]
-    usual = float(np.quantile(known[face], SHARE)) if face.any() else -np.inf
-    skin_like = ndimage.uniform_filter(known, 3) > usual
-    top = inner & ((mesh == SCALP) | (outside & (below < -unit)))
-    hair_colours = _Colours(bins, top & ~skin_like)
-    low = inner & outside & (below > FAR_BELOW * unit)
+    _, skin_score, skin_like = learned(ndimage.binary_erosion(face) if face.sum() > 8 * FEWEST else face)
+    top = inner & ((mesh == SCALP) | (outside & (below < -unit))) & ~skin_like
+    hair_colours, hair_score, hair_like = learned(top)
+    reach = float(below[inner & outside].max(initial=0.0))
+    low = inner & outside & (below > min(FAR_BELOW * unit, 0.4 * reach))
     if hair_colours.known:  # long hair falls over it
         own = hair_colours.score[bins]
-        without = low & (own < np.quantile(own[top & ~skin_like], 0.1))
+        like = person & (outside | (mesh == SCALP) | (mesh == NECK)) & (own > np.quantile(own[top], 0.1))
+        like = ndimage.binary_opening(like, iterations=2)  # without the rim where a person melts into what is behind
+        without = low & ~_connected(like, like & top)
         low = without if without.sum() > 0.3 * low.sum() else low
-    torso_colours = _Colours(bins, low)
-
-    def score(colours: _Colours) -> Float64:
-        likely = colours.score[bins] if colours.known else np.full(bins.shape, -100.0)
-        averaged: Float64 = ndimage.uniform_filter(likely, 3)
-        return averaged
-
-    return skin_like, _Scores(score(skin_colours), score(hair_colours), score(torso_colours))
+    return skin_like, hair_like, _Scores(skin_score, hair_score, learned(low)[1])
 
 
 def _connected(candidates: Bool, seeds: Bool) -> Bool:
