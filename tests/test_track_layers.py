@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -282,3 +283,29 @@ def test_around_a_person_nothing_is_bare() -> None:
     left, top, right, bottom = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
     assert np.abs([left - 100 * scale[0] + 38, right - 150 * scale[0] - 38]).max() < 12
     assert np.abs([top - 100 * scale[1] + 38, bottom - 150 * scale[1] - 38]).max() < 12
+
+
+# ------------------------------------------------------------------------------------------------------- real video
+
+
+def test_a_real_person(networks: None, real_video: Path) -> None:
+    """The room is seen left and right of a person who hardly moves; his grey hair is not unlike it."""
+    pytest.importorskip("av")
+    from being_rt.track.camera_motion import camera_motion
+    from being_rt.track.segmentation import PersonSegmentation
+    from being_rt.track.source import VideoSource
+
+    frames = [picture for _, picture in VideoSource(real_video).sample(9)]
+    segmentation = PersonSegmentation((834, 884))
+    masks = [segmentation(frame) for frame in frames]
+    assert camera_motion(frames, masks).verdict == "static"
+    plate = background_plate(frames, masks)
+    assert 0.3 < plate.known.mean() < 0.55
+    assert plate.picture[500:, 300:500].std(axis=(0, 1)).max() < 12  # smooth behind him
+    for frame, mask in zip(frames, masks, strict=True):
+        alpha = refine_alpha(frame, mask, plate)
+        assert (alpha[300:600, 250:430] == 255).all()  # the face
+        assert (alpha[:400, -100:] == 0).all()
+        assert (alpha[:400, :40] == 0).all()
+        assert ((alpha > 12) & (alpha < 243)).mean() < 0.03
+        assert np.abs(alpha.astype(float) - enlarged(mask, (834, 884))).mean() < 4

@@ -49,7 +49,7 @@ SHADE = (0.75, 1.12)  # brightness of a background in a shadow and in more light
 REACH = 0.08  # of the shorter side: how far from the mask hair may be
 UNSURE = 4  # pixels at the small size from its edge up to which a mask may be wrong anyway
 INSIDE = 2  # pixels at the small size inside of the edge, where colours are the person's alone
-SPREADS = (6, 16, 48)  # radii over which these are averaged
+SPREADS = (6, 32)  # radii over which these are averaged
 TELLING = 6.0  # deviations of noise between the colours of person and background at which both ways count the same
 
 
