@@ -11,7 +11,7 @@ import pytest
 from scenes import make_avatar
 
 import being_rt
-from being_rt.dataset_jobs import Check, Convert
+from being_rt.dataset_jobs import Check, Convert, Export
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "dataset.md").read_text("utf-8")
 
@@ -31,5 +31,7 @@ def test_the_example_runs_and_the_page_lists_every_key(tmp_path: Path, monkeypat
 
 
 def test_options_are_those_of_the_jobs() -> None:
-    known = {f"--{field.name.replace('_', '-')}" for job in (Check, Convert) for field in fields(job)} | {"--json"}
+    known = {f"--{field.name.replace('_', '-')}" for job in (Check, Convert, Export) for field in fields(job)} | {
+        "--json"
+    }
     assert set(re.findall(r"`?(--[a-z][a-z-]*)", PAGE)) <= known
