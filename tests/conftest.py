@@ -4,6 +4,7 @@ use; those that need the networks of tracking, or real data, where these cannot 
 from __future__ import annotations
 
 import os
+import signal
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,11 @@ import pytest
 
 from being_rt.cuda import check_device
 from being_rt.errors import BeingError, DeviceError
+
+
+# Shells start background jobs with interrupts ignored, and children inherit that: tests of Ctrl-C need the default.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @cache

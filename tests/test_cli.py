@@ -390,9 +390,10 @@ def test_doctor_knows_devices(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 
 def test_doctor_tells_how_to_get_what_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, egg: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setattr("being_rt.jobs.DEFAULT_AVATAR", egg)  # a person would be generated, there being no cache
     monkeypatch.setenv("BEING_RT_CACHE", str(tmp_path / "file" / "cache"))
     (tmp_path / "file").write_text("in the way")
     assert main(["doctor"]) == 1

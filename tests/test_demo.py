@@ -26,7 +26,7 @@ from being_rt.flame.rotations import matrices
 
 @pytest.fixture(scope="module")
 def ada() -> Avatar:
-    return build_avatar(PRESETS["ada"])
+    return demo_avatar("ada")
 
 
 def theta(avatar: Avatar, **weights: float) -> np.ndarray:
@@ -191,7 +191,7 @@ def test_presets_are_different_people() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "ada"])
 def test_every_preset_is_valid(name: str) -> None:
-    avatar = build_avatar(PRESETS[name])
+    avatar = demo_avatar(name)
     validate_avatar(avatar)
     assert 40_000 <= avatar.head.gaussians.count + avatar.torso.gaussians.count <= 80_000
 
