@@ -222,11 +222,13 @@ class Clone:
         ).run(observers)
         if not trained.complete or trained.avatar is None:
             return Cloned(prepared, trained, None, None)
-        sample = None
-        if self.sample:
-            sample = out.with_suffix(".talk.mp4")
-            Demo(avatar=str(out), out=sample, device=self.device).run()
-        return Cloned(prepared, trained, trained.avatar, sample)
+        return Cloned(prepared, trained, trained.avatar, self.talk() if self.sample else None)
+
+    def talk(self) -> Path:
+        """A video in which the avatar, which is there, says a line."""
+        sample = self._avatar.with_suffix(".talk.mp4")
+        Demo(avatar=str(self._avatar), out=sample, device=self.device).run()
+        return sample
 
     @property
     def _name(self) -> str:

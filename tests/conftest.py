@@ -13,7 +13,6 @@ import pytest
 from being_rt.cuda import check_device
 from being_rt.errors import BeingError, DeviceError
 
-
 # Shells start background jobs with interrupts ignored, and children inherit that: tests of Ctrl-C need the default.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

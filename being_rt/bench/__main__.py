@@ -1,6 +1,6 @@
 """``python -m being_rt.bench``: how fast frames are drawn here, by stage, and whether they are the right frames.
 
-With --training: how fast avatars are trained.
+With --training: how fast avatars are trained. With --cloning: how long it takes from a video to an avatar that talks.
 
 Exit codes: 0; 1 if the picture guard failed or, with --compare, a row got slower by more than the noise and the
 threshold; 2 for wrong input or a device that failed.
@@ -21,6 +21,7 @@ from being_rt.renderer import MOST_SESSIONS, usable_cores
 
 SECONDS = {"quick": 0.5, "default": 1.2, "full": 4.0}
 CUDA_SECONDS = {"quick": 0.3, "default": 0.5, "full": 1.0}  # and at least 500 frames
+DRAWING_ONLY = ("threads", "seconds", "sessions", "no_graph", "profile", "project", "compare", "no_guard")  # options
 GUARD_FRAMES = {"quick": 1, "default": 2, "full": 5}
 
 
@@ -62,12 +63,15 @@ def _parser() -> argparse.ArgumentParser:
         choices=sorted(projection.TARGETS),
         help="what a smaller GPU would need, from a part of this one",
     )
-    parser.add_argument("--training", action="store_true", help="measure training: steps, stages, memory")
+    making = parser.add_mutually_exclusive_group()
+    making.add_argument("--training", action="store_true", help="measure training: steps, stages, memory")
+    making.add_argument("--cloning", action="store_true", help="measure a clone, from a video to an avatar that talks")
     parser.add_argument(
         "--batch", action="append", type=int, metavar="N", help="--training: frames a step (repeatable)"
     )
     parser.add_argument("--crops", choices=("auto", "whole", "foveated"), help="--training: parts of frames (whole)")
-    parser.add_argument("--steps", type=int, metavar="N", help="--training: measured per row, after a warm-up")
+    parser.add_argument("--steps", type=int, metavar="N", help="--training: measured per row; --cloning: of training")
+    parser.add_argument("--video", metavar="FILE", help="--cloning: whom to clone, instead of a demo person")
     parser.add_argument("--no-guard", action="store_true", help="do not compare pictures with the reference")
     parser.add_argument("--json", metavar="FILE", help="write the result to this file")
     parser.add_argument("--compare", metavar="FILE", help="judge this run against an earlier --json file")
@@ -83,8 +87,12 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.training:
         return _train(options)
+    if options.cloning:
+        return _clone(options)
     if options.batch or options.crops or options.steps is not None:
         raise InvalidParameterError("--batch, --crops and --steps are of --training")
+    if options.video:
+        raise InvalidParameterError("--video is of --cloning")
     if not 1 <= options.threads <= 1024:
         raise InvalidParameterError(f"--threads must be 1..1024, got {options.threads}")
     device = chosen_device(options.device)
@@ -190,14 +198,27 @@ def _project(
 
 def _train(options: argparse.Namespace) -> int:
     """Measure training, in a module of its own: it needs PyTorch."""
-    for name in ("threads", "seconds", "sessions", "no_graph", "profile", "project", "compare", "no_guard"):
-        if getattr(options, name) != _parser().get_default(name):
-            raise InvalidParameterError(f"--{name.replace('_', '-')} is not of --training")
-    if importlib.util.find_spec("torch") is None:
-        raise MissingDependencyError("training needs PyTorch; install it with: pip install 'being_rt[train]'")
+    _refuse(options, "--training", *DRAWING_ONLY, "video")
     from being_rt.bench.training_command import run
 
     return run(options)
+
+
+def _clone(options: argparse.Namespace) -> int:
+    """Measure cloning, likewise."""
+    _refuse(options, "--cloning", *DRAWING_ONLY, "gaussians", "batch", "crops")
+    from being_rt.bench.cloning import run
+
+    return run(options)
+
+
+def _refuse(options: argparse.Namespace, part: str, *names: str) -> None:
+    """Raises for options that a part of the bench does not have, and without PyTorch, which it needs."""
+    for name in names:
+        if getattr(options, name) != _parser().get_default(name):
+            raise InvalidParameterError(f"--{name.replace('_', '-')} is not of {part}")
+    if importlib.util.find_spec("torch") is None:
+        raise MissingDependencyError("training needs PyTorch; install it with: pip install 'being_rt[train]'")
 
 
 def _cases(options: argparse.Namespace, avatar: measure.Avatar, device: str) -> list[measure.Case]:

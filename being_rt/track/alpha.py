@@ -192,7 +192,7 @@ class _SmallPlate:
         # A shadow scales all channels alike: what it may have done does not count as hair.
         shade = (off * behind).sum(0) / ((behind * behind).sum(0) + 1e-4)
         plain = off - np.clip(shade, SHADE[0] - 1, SHADE[1] - 1) * behind
-        unlike = _mean((plain * plain * precision).mean(0), 1)
+        unlike = np.maximum(_mean((plain * plain * precision).mean(0), 1), 0)  # running sums can end below
         hair = _touching(near & (mask < SURE[1]) & (unlike > HAIR**2) & self._known, mask > 0.5)
         # How much of it is between the colours of background and person; where these are alike, all that is clearly
         # not background.
