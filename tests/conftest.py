@@ -12,10 +12,23 @@ import pytest
 
 from being_rt.cuda import check_device
 from being_rt.errors import BeingError, DeviceError
+from being_rt.renderer import usable_cores
 
 # Shells start background jobs with interrupts ignored, and children inherit that: tests of Ctrl-C need the default.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+MOST_WORKERS = 8  # of `pytest -n auto`: each holds a PyTorch of its own
+
+# Workers share the cores; libraries that start a thread per core in each of them would only wait for one another.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // int(workers))))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    return min(usable_cores(), MOST_WORKERS)
 
 
 @cache
