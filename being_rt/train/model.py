@@ -438,17 +438,7 @@ class AvatarModel:
 
 def _is_trained(name: str, config: ModelConfig) -> bool:
     layer, field = name.split(".", 1)
-    if field in (
-        "unit",
-        "home",
-        "limit",
-        "scale_limit",
-        "anchor_weight",
-        "encoding",
-        "spread",
-        "relief_weight",
-        *_INTEGERS,
-    ):
+    if field in (*_FIXED, *_INTEGERS):
         return False
     if layer == "head" and field == "barycentric":
         return config.placement == "normal"
