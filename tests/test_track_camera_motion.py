@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from being_rt.errors import InvalidParameterError
-from being_rt.track.camera_motion import CameraMotion, camera_motion
+from being_rt.track.camera_motion import CameraMotion, _Found, _judged, camera_motion
 
 ndimage = pytest.importorskip("scipy.ndimage")
 
@@ -119,6 +119,21 @@ def test_a_pan_and_a_jump() -> None:
         assert motion.verdict == "moving"
         assert np.abs(motion.shifts - moves).max() < 0.15
         assert "the camera moves" in motion.words
+
+
+@pytest.mark.parametrize(
+    ("distances", "verdict"),
+    [
+        ([0.2 * t for t in range(7)], "shaky"),
+        ([2.0 * t for t in range(7)], "moving"),
+        ([0.1] * 7, "unknown"),
+        ([0, 9], "unknown"),
+    ],
+)
+def test_what_came_before_the_background_was_out_of_sight_counts(distances: list[float], verdict: str) -> None:
+    nothing = _Found((np.nan, np.nan), np.nan, 0.0, lost=False)
+    found = [nothing._replace(distance=distance, share=1.0) for distance in distances]
+    assert _judged(found + [nothing] * 29, 350)[0] == verdict
 
 
 def test_a_cut_is_not_taken_for_a_small_motion() -> None:

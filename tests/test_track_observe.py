@@ -195,7 +195,7 @@ class TestVideos:
         frames = [np.asarray(coarse) if number % 5 == 4 else person() for number in range(15)]
         seen = observe_frames(frames, 25.0, (WIDTH, HEIGHT), mask=False)
         assert (seen.sharpness[4::5] < 0.2 * np.median(seen.sharpness)).all()
-        assert any("3 frames are blurred" in warning for warning in seen.warnings)
+        assert any("blurred frames: 3 of" in warning for warning in seen.warnings)
 
     def test_nobody(self) -> None:
         with pytest.raises(NobodyError, match="looked for in 5 frames"):
@@ -309,7 +309,7 @@ def test_remarks() -> None:
     assert "turned by more than 50 degrees in 5 frames" in said(face(50, profile))
     assert "cut off by the edge of the picture in 50 frames" in said(face(50, aside))
     assert "75 pixels wide: come closer" in said(face(50) / 4)
-    assert "6 frames are blurred" in said(face(50), blurred=6)
+    assert "blurred frames: 6 of" in said(face(50), blurred=6)
     assert "3 faces are in the picture at times (100% of the looks)" in said(face(50), faces=3)
 
 

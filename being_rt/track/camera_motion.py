@@ -41,6 +41,7 @@ FINE = 0.01  # pixels: a step that ends it
 ALIKE = 0.75  # correlation of a patch with itself in another frame, at least
 SHARE = 0.4  # of the patches in sight that must be alike
 FEWEST = 10  # patches in sight
+FEW_FRAMES = 4  # fewer are too few to say that a camera moves, if nothing is known of most others
 THUMBNAIL = 96  # pixels of the longer side at which the whole background is searched for
 SURE = 0.5  # pixels of the frame: a shift that is less certain is none
 
@@ -337,10 +338,12 @@ def _judged(found: list[_Found], width: int) -> tuple[str, str]:
             f"the camera moves, or the scene changes: in {int(lost.sum())} of {len(found)} frames the background is "
             "not that of the first one; film with the camera on a tripod or a shelf, without cuts"
         )
-    if known.sum() < max(1, 0.3 * len(found)):
+    usual, most = (float(np.quantile(told[known], 0.95)), float(told[known].max())) if known.any() else (0.0, 0.0)
+    still = usual <= max(LEAST, STATIC * width)
+    # A pan leaves behind what the first frame shows, and cannot be told from then on: what came before is enough.
+    if known.sum() < max(1, 0.3 * len(found)) and (still or known.sum() < FEW_FRAMES):
         return "unknown", "whether the camera moves cannot be told: too little of the background is to be seen"
-    usual, most = float(np.quantile(told[known], 0.95)), float(told[known].max())
-    if usual <= max(LEAST, STATIC * width):
+    if still:
         return "static", f"the camera stands still: the background moves by {usual:.1f} pixels"
     size = f"by {usual:.1f} pixels, at most by {most:.1f}; put it on a tripod or a shelf"
     if usual <= SHAKY * width:

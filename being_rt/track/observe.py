@@ -191,7 +191,7 @@ def remarks(
     sharp = sharpness[found]
     blurred = sharp < BLURRED * np.median(sharp)
     if blurred.mean() > 0.02:
-        said.append(f"{blurred.sum()} frames are blurred: more light, or slower motion, helps")
+        said.append(f"blurred frames: {blurred.sum()} of {len(sharp)}; more light, or slower motion, helps")
     edges = np.array(size, np.float32)
     cut = ((seen[:, :468, :2] < 0) | (seen[:, :468, :2] > edges)).any(axis=(1, 2))
     if cut.mean() > 0.02:
