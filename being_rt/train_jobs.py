@@ -148,6 +148,7 @@ class Train:
         frames: _HeldOut,
     ) -> Trained:
         from being_rt.avatar.file import save_avatar
+        from being_rt.train.export import to_avatar
         from being_rt.train.progress import read_log
         from being_rt.train.report import Report
         from being_rt.train.trainer import LOG
@@ -159,8 +160,8 @@ class Train:
             avatar = out
             about = {"dataset": dataset.name, "steps": str(result.steps)}
             about |= {f"held-out {key}": f"{value:.4f}" for key, value in trained.quality.items()}
-            made = result.model.to_avatar(
-                name, result.camera, result.background, dataset.licence, dataset.consent, about
+            made = to_avatar(
+                result.model, name, result.camera, result.background, dataset.licence, dataset.consent, about
             )
             save_avatar(made, out)
         motion, report = out.with_suffix(".motion.npz"), out.with_suffix(".report.html")

@@ -22,6 +22,7 @@ from being_rt.renderer import Renderer
 from being_rt.train.config import TrainConfig
 from being_rt.train.distributed import Group
 from being_rt.train.evaluate import FrameScore, to_bytes
+from being_rt.train.export import to_avatar
 from being_rt.train.frames import Frames
 from being_rt.train.sampling import evenly
 from being_rt.train.trainer import TrainResult, train
@@ -96,7 +97,7 @@ def measured(
         phases=dict(result.times),
     )
     try:
-        avatar = result.model.to_avatar(f"{dataset.name}-{name}", result.camera, result.background)
+        avatar = to_avatar(result.model, f"{dataset.name}-{name}", result.camera, result.background)
     except InvalidParameterError as problem:
         return replace(row, not_exported=str(problem))
     path = folder / "avatar.being"

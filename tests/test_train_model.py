@@ -25,14 +25,15 @@ from being_rt.train.adaptive import DORMANT_LOGIT
 from being_rt.train.anchors import anchor_density, blend_weights, choose_anchors, features
 from being_rt.train.background import background_plate
 from being_rt.train.config import ModelConfig, RegularisationConfig
-from being_rt.train.export import no_seam
+from being_rt.train.densify import densify
+from being_rt.train.export import no_seam, to_avatar
 from being_rt.train.frames import Frames
-from being_rt.train.initialise import colours
+from being_rt.train.initialise import colours, new_model
 from being_rt.train.model import AvatarModel
 from being_rt.train.mouth import mouth_seeds
 from being_rt.train.networks import condition_noise
 from being_rt.train.presets import PRESETS, preset
-from being_rt.train.relocate import LEAST_OPACITY, shared_opacity
+from being_rt.train.relocate import LEAST_OPACITY, Statistics, shared_opacity
 from being_rt.train.surface import Part, Surface, hair_seeds, skin_seeds
 from being_rt.train.torso import relief_weights
 from being_rt.train.walk import Walk
@@ -117,7 +118,7 @@ def shuffle(model: AvatarModel, seed: int = 0) -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_draws_and_learns(name: str, dataset: Dataset) -> None:
-    model = AvatarModel.create(small(name), dataset)
+    model = new_model(small(name), dataset)
     model.set_progress(0.5)
     frames = batch(dataset)
     layers = model.layers(frames)
@@ -136,7 +137,7 @@ def test_every_preset_draws_and_learns(name: str, dataset: Dataset) -> None:
 
 @pytest.mark.parametrize("name", ["being", "rgbavatar", "flashavatar"])
 def test_offsets_start_small_and_all_of_the_network_learns(name: str, dataset: Dataset) -> None:
-    model = AvatarModel.create(small(name), dataset)
+    model = new_model(small(name), dataset)
     model.set_progress(0.5)
     offsets = model.layers(batch(dataset)).offsets
     assert offsets is not None
@@ -162,13 +163,13 @@ def test_offsets_start_small_and_all_of_the_network_learns(name: str, dataset: D
 
 
 def test_same_seed_same_model(dataset: Dataset) -> None:
-    first, second, other = (AvatarModel.create(small(), dataset, seed=seed) for seed in (5, 5, 6))
+    first, second, other = (new_model(small(), dataset, seed=seed) for seed in (5, 5, 6))
     assert all(torch.equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
     assert not torch.equal(first.tensors["head.barycentric"], other.tensors["head.barycentric"])
 
 
 def test_network_moves_nothing_before_its_start(dataset: Dataset) -> None:
-    model = AvatarModel.create(small(network_start=0.3), dataset)
+    model = new_model(small(network_start=0.3), dataset)
     shuffle(model)
     for progress, moves in ((0.0, False), (0.29, False), (0.3, True), (1.0, True)):
         model.set_progress(progress)
@@ -285,11 +286,11 @@ def test_anchor_weights_change_smoothly() -> None:
 def test_more_anchors_than_gaussians_are_refused(dataset: Dataset) -> None:
     config = small(head_gaussians=50, hair_gaussians=0, mouth_gaussians=0, anchors=64)
     with pytest.raises(InvalidParameterError, match="64 anchors need as many Gaussians, the head has 50"):
-        AvatarModel.create(config, dataset)
+        new_model(config, dataset)
 
 
 def test_torso_lies_where_masks_show_it_and_the_head_is_not(dataset: Dataset, mask: Any) -> None:
-    model = AvatarModel.create(small(torso_gaussians=600), dataset)
+    model = new_model(small(torso_gaussians=600), dataset)
     assert model.count("torso") == 600
     assert torch.allclose(model.torso_weights().sum(1), torch.ones(600))
     row = int(
@@ -310,28 +311,28 @@ def test_torso_lies_where_masks_show_it_and_the_head_is_not(dataset: Dataset, ma
 def test_nothing_beside_the_head_means_no_torso(dataset: Dataset) -> None:
     nothing = copy.copy(dataset)
     object.__setattr__(nothing, "mask", lambda index: np.zeros((HEIGHT, WIDTH), np.uint8))
-    model = AvatarModel.create(small(), nothing)
+    model = new_model(small(), nothing)
     assert model.count("torso") == 0
     layers = model.layers(batch(dataset))
     assert layers.torso_splats is None
     assert layers.picture[..., 3].max() > 0.5
-    statistics = model.new_statistics()
+    statistics = Statistics.of(model)
     layers.picture.sum().backward()
     statistics.accumulate(layers, batch(dataset))
-    model.relocate(statistics, torch.Generator())
-    validate_avatar(model.to_avatar("bust", dataset.cameras[0], np.zeros((HEIGHT, WIDTH, 3), np.uint8)))
+    densify(model, statistics, torch.Generator())
+    validate_avatar(to_avatar(model, "bust", dataset.cameras[0], np.zeros((HEIGHT, WIDTH, 3), np.uint8)))
 
 
 def test_a_data_set_without_training_frames_is_refused(dataset: Dataset) -> None:
     with pytest.raises(InvalidParameterError, match="'flat' has no training frame of its first camera"):
-        AvatarModel.create(small(), replace(dataset, splits=("test",) * dataset.count))
+        new_model(small(), replace(dataset, splits=("test",) * dataset.count))
 
 
 # ------------------------------------------------------------------------------------------------ colours, background
 
 
 def test_colours_are_those_of_the_pixels(dataset: Dataset) -> None:
-    model = AvatarModel.create(small(), dataset)
+    model = new_model(small(), dataset)
     frames = batch(dataset, slice(0, 3))
     left = torch.arange(WIDTH) < WIDTH // 2  # the person's right half; the wall is where the other should be
     rows = torch.where(left[:, None], torch.tensor([*SKIN, 255]), torch.tensor([*BACKGROUND, 0])).to(torch.uint8)
@@ -354,14 +355,14 @@ def test_colours_are_those_of_the_pixels(dataset: Dataset) -> None:
     assert person.sum() > 100
     assert change[person].abs().max() < 0.5
     # The image's alpha is optional; it decides on opacities alone.
-    again = AvatarModel.create(small(), dataset)
+    again = new_model(small(), dataset)
     colours(again, frames, images[..., :3].contiguous())
     assert torch.equal(again.tensors["head.opacity_logit"], before)
     assert torch.allclose(again.tensors["head.colour"], colour, atol=1e-5)
 
 
 def test_colours_are_weighted_means(dataset: Dataset) -> None:
-    model = AvatarModel.create(small(hair_gaussians=0), dataset)
+    model = new_model(small(hair_gaussians=0), dataset)
     random = np.random.default_rng(0)
     images = torch.tensor(random.integers(0, 256, (2, HEIGHT, WIDTH, 3), dtype=np.uint8))
     frames = batch(dataset)
@@ -379,7 +380,7 @@ def test_colours_are_weighted_means(dataset: Dataset) -> None:
 
 
 def test_colours_refuse_other_images(dataset: Dataset) -> None:
-    model = AvatarModel.create(small(), dataset)
+    model = new_model(small(), dataset)
     with pytest.raises(InvalidParameterError, match=r"images must be uint8 \[2, 96, 112, 3 or 4\], got torch.float32"):
         colours(model, batch(dataset), torch.zeros(2, HEIGHT, WIDTH, 3))
 
@@ -398,11 +399,11 @@ def test_background_is_what_masks_leave(dataset: Dataset, mask: Any) -> None:
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "flashavatar"])
 def test_engine_draws_what_was_trained(name: str, dataset: Dataset) -> None:
-    model = AvatarModel.create(small(name), dataset)
+    model = new_model(small(name), dataset)
     shuffle(model)
     plate = np.full((HEIGHT, WIDTH, 3), (30, 90, 200), np.uint8)
     camera = dataset.cameras[0]
-    avatar = model.to_avatar("Ada", camera, plate, licence="CC0-1.0", consent="synthetic", metadata={"steps": "0"})
+    avatar = to_avatar(model, "Ada", camera, plate, licence="CC0-1.0", consent="synthetic", metadata={"steps": "0"})
     validate_avatar(avatar)
     assert avatar.metadata == {"preset": name, "steps": "0"}
     renderer = Renderer(avatar, size=camera.size)
@@ -432,32 +433,32 @@ def test_a_ring_of_radius_0_is_no_seam() -> None:
 
 def test_export_refuses_what_the_format_does_not_hold(dataset: Dataset) -> None:
     plate = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    model = AvatarModel.create(small("flashavatar"), dataset)
+    model = new_model(small("flashavatar"), dataset)
     with pytest.raises(InvalidParameterError, match="preset 'flashavatar' has a network per Gaussian"):
-        model.to_avatar("x", dataset.cameras[0], plate)
-    model = AvatarModel.create(small(), dataset)
+        to_avatar(model, "x", dataset.cameras[0], plate)
+    model = new_model(small(), dataset)
     model.set_progress(1.0)  # the network has set in
     with torch.no_grad():
         model.tensors["network.basis"][0, 0, 0] = 1e9
     with pytest.raises(InvalidParameterError, match="beyond the half floats"):
-        model.to_avatar("x", dataset.cameras[0], plate)
+        to_avatar(model, "x", dataset.cameras[0], plate)
     with torch.no_grad():
         model.tensors["head.position"][0, 0] = torch.nan
     with pytest.raises(InvalidParameterError, match=r"head\.position has values that are NaN"):
-        model.to_avatar("x", dataset.cameras[0], plate)
+        to_avatar(model, "x", dataset.cameras[0], plate)
 
 
 def test_a_refined_template_is_exported(dataset: Dataset) -> None:
     config = small()
     config = replace(config, learning_rates=replace(config.learning_rates, template=1e-5))
-    model = AvatarModel.create(config, dataset)
+    model = new_model(config, dataset)
     model.render(batch(dataset)).sum().backward()
     template = model.parameters["rig.template"]
     assert template.grad is not None
     assert template.grad.any()
     with torch.no_grad():
         template += 0.001
-    avatar = model.to_avatar("x", dataset.cameras[0], np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    avatar = to_avatar(model, "x", dataset.cameras[0], np.zeros((HEIGHT, WIDTH, 3), np.uint8))
     assert np.allclose(avatar.rig.template, dataset.rig.template + 0.001, atol=1e-6)
 
 
@@ -465,7 +466,7 @@ def test_a_refined_template_is_exported(dataset: Dataset) -> None:
 
 
 def test_a_few_steps_bring_the_picture_closer(dataset: Dataset) -> None:
-    model = AvatarModel.create(small(), dataset)
+    model = new_model(small(), dataset)
     frames = batch(dataset)
     target = torch.tensor(np.stack([dataset.image(i) for i in range(2)])) / 255
     optimiser = torch.optim.Adam([{"params": [p], "name": n} for n, p in model.parameters.items()], eps=1e-15)
@@ -489,7 +490,7 @@ def test_a_few_steps_bring_the_picture_closer(dataset: Dataset) -> None:
 
 def test_regularisers_cost_nothing_within_their_limits(dataset: Dataset) -> None:
     regular = RegularisationConfig(opacity=0.1, opacity_start=0.5)
-    model = AvatarModel.create(small(regularisation=regular), dataset)
+    model = new_model(small(regularisation=regular), dataset)
     layers = model.layers(batch(dataset))
     terms = model.regularisation(layers)
     assert terms.keys() == {"position", "scale", "torso scale", "offset", "opacity"}
@@ -506,12 +507,12 @@ def test_regularisers_cost_nothing_within_their_limits(dataset: Dataset) -> None
     assert (gradient[:500, 2] > 0).all()  # back to the mesh
     assert not gradient[500:].any()
     off = replace(regular, position=0.0, scale=0.0, offset=0.0, opacity=0.0)
-    off_model = AvatarModel.create(small(regularisation=off), dataset)
+    off_model = new_model(small(regularisation=off), dataset)
     assert off_model.regularisation(layers).keys() == {"torso scale"}  # the torso is the same in all presets
 
 
 def test_lids_and_lips_keep_closer_to_the_mesh_than_hair(dataset: Dataset) -> None:
-    model = AvatarModel.create(small(), dataset)
+    model = new_model(small(), dataset)
     part, limit = model.tensors["head.part"], model.tensors["head.limit"]
     means = {kind: float(limit[part == kind].mean()) for kind in Part}
     assert means[Part.LID] == pytest.approx(means[Part.LIP])
@@ -519,7 +520,7 @@ def test_lids_and_lips_keep_closer_to_the_mesh_than_hair(dataset: Dataset) -> No
 
 
 def test_learning_rates_decay(dataset: Dataset) -> None:
-    model = AvatarModel.create(small("rgbavatar"), dataset)
+    model = new_model(small("rgbavatar"), dataset)
     start, middle, end = (model.learning_rates(progress) for progress in (0.0, 0.3, 1.0))
     assert start["head.position"] == pytest.approx(8e-4)
     assert middle["head.position"] == pytest.approx(8e-5)
@@ -531,7 +532,7 @@ def test_learning_rates_decay(dataset: Dataset) -> None:
     assert factors[0].item() == pytest.approx(0.05 * 8e-4)
     assert factors[3].item() == pytest.approx(0.5 * 5e-3)
     assert not factors[6:10].any()
-    ours = AvatarModel.create(small(), dataset)
+    ours = new_model(small(), dataset)
     assert ours.learning_rates(1.0)["head.colour"] == pytest.approx(0.1 * ours.learning_rates(0.0)["head.colour"])
 
 
@@ -572,7 +573,7 @@ def test_points_walk_over_edges(surface: Surface) -> None:
 
 
 def test_splatting_points_walk_while_they_train(dataset: Dataset) -> None:
-    model = AvatarModel.create(small("splattingavatar"), dataset)
+    model = new_model(small("splattingavatar"), dataset)
     face = model.tensors["head.face"]
     address, before = face.data_ptr(), face.clone()
     with torch.no_grad():
@@ -603,7 +604,7 @@ def test_copies_together_look_like_one(opacity: float, copies: int) -> None:
 
 def trained_statistics(model: AvatarModel, dataset: Dataset) -> Any:
     frames = batch(dataset)
-    statistics = model.new_statistics()
+    statistics = Statistics.of(model)
     layers = model.layers(frames)
     target = torch.rand(layers.picture.shape, generator=torch.Generator().manual_seed(0))
     (layers.picture - target).abs().mean().backward()
@@ -614,7 +615,7 @@ def trained_statistics(model: AvatarModel, dataset: Dataset) -> Any:
 
 
 def test_relocation_revives_the_dead_and_keeps_the_picture(dataset: Dataset) -> None:
-    model = AvatarModel.create(small(), dataset)
+    model = new_model(small(), dataset)
     shuffle(model)
     frames = batch(dataset)
     with torch.no_grad():
@@ -625,7 +626,7 @@ def test_relocation_revives_the_dead_and_keeps_the_picture(dataset: Dataset) -> 
     addresses = {name: tensor.data_ptr() for name, tensor in model.tensors.items()}
     twin = copy.deepcopy(statistics)
     twin_model = AvatarModel.from_state(model.config, model.rig, *model.state())
-    changed = model.relocate(statistics, torch.Generator().manual_seed(1))
+    changed = densify(model, statistics, torch.Generator().manual_seed(1))
     assert {name: tensor.data_ptr() for name, tensor in model.tensors.items()} == addresses
     rows = changed["head.position"]
     assert set(range(200)) <= set(rows.tolist())
@@ -637,36 +638,36 @@ def test_relocation_revives_the_dead_and_keeps_the_picture(dataset: Dataset) -> 
     after = model.render(frames).detach()
     assert (after - before).abs().mean() < 0.01
     # The same generator moves the same Gaussians to the same places.
-    twin_model.relocate(twin, torch.Generator().manual_seed(1))
+    densify(twin_model, twin, torch.Generator().manual_seed(1))
     assert all(torch.equal(model.tensors[name], twin_model.tensors[name]) for name in model.tensors)
 
 
 def test_some_of_what_no_frame_shows_stays(dataset: Dataset) -> None:
-    model = AvatarModel.create(small(), dataset)
+    model = new_model(small(), dataset)
     statistics = trained_statistics(model, dataset)
     unseen = statistics.head.gradient == 0
     places = model.tensors["head.face"].clone()
-    model.relocate(statistics, torch.Generator().manual_seed(0))
+    densify(model, statistics, torch.Generator().manual_seed(0))
     kept = (model.tensors["head.face"] == places) & unseen
     assert unseen.sum() > 100
     assert 0.2 < kept.sum() / unseen.sum() < 0.4  # one in four, and a few that drew their own triangle
 
 
 def test_relocation_without_statistics_or_by_configuration_moves_nothing(dataset: Dataset) -> None:
-    model = AvatarModel.create(small(), dataset)
+    model = new_model(small(), dataset)
     before = model.state()[0]
-    assert model.relocate(model.new_statistics(), torch.Generator()) == {}
-    still = AvatarModel.create(small(densification="none"), dataset)
-    assert still.relocate(trained_statistics(still, dataset), torch.Generator()) == {}
+    assert densify(model, Statistics.of(model), torch.Generator()) == {}
+    still = new_model(small(densification="none"), dataset)
+    assert densify(still, trained_statistics(still, dataset), torch.Generator()) == {}
     assert all(torch.equal(before[name], still.tensors[name].detach()) for name in before)
 
 
 def test_adaptive_density_clones_splits_and_forgets(dataset: Dataset) -> None:
-    model = AvatarModel.create(small("splattingavatar"), dataset)
+    model = new_model(small("splattingavatar"), dataset)
     logit = model.tensors["head.opacity_logit"]
     asleep = logit <= 0.5 * DORMANT_LOGIT
     assert asleep.sum() == 500
-    statistics = model.new_statistics()
+    statistics = Statistics.of(model)
     statistics.head.count.fill_(2)
     statistics.head.gradient[:4] = 1.0
     with torch.no_grad():
@@ -674,7 +675,7 @@ def test_adaptive_density_clones_splits_and_forgets(dataset: Dataset) -> None:
         model.tensors["head.log_scale"][2:4] = np.log(0.02)  # split
         logit[10] = -5.5  # dies
     faces = model.tensors["head.face"][:4].clone()
-    changed = model.relocate(statistics, torch.Generator().manual_seed(0))
+    changed = densify(model, statistics, torch.Generator().manual_seed(0))
     awake = torch.nonzero((logit > 0.5 * DORMANT_LOGIT).flatten())[:, 0]
     assert len(awake) == 500 - 1 + 4
     assert {10, 2, 3} <= set(changed["head.position"].tolist())
@@ -684,18 +685,18 @@ def test_adaptive_density_clones_splits_and_forgets(dataset: Dataset) -> None:
     assert sorted(model.scale("head")[born].amax(1).tolist()) == pytest.approx([0.001, 0.001, 0.0125, 0.0125], rel=1e-4)
     model.set_progress(0.2)
     statistics.head.count.fill_(1)
-    changed = model.relocate(statistics, torch.Generator())
+    changed = densify(model, statistics, torch.Generator())
     assert torch.sigmoid(logit[awake]).max() <= 0.0101
     assert len(changed["head.opacity_logit"]) == model.count("head")
 
 
 def test_a_triangle_keeps_its_last_gaussian(dataset: Dataset) -> None:
-    model = AvatarModel.create(small("gaussianavatars"), dataset)
-    statistics = model.new_statistics()
+    model = new_model(small("gaussianavatars"), dataset)
+    statistics = Statistics.of(model)
     with torch.no_grad():
         model.tensors["head.opacity_logit"][:500] = -5.5
     alone = torch.bincount(model.tensors["head.face"][:500].long(), minlength=len(model.rig.faces)) == 1
-    model.relocate(statistics, torch.Generator())
+    densify(model, statistics, torch.Generator())
     kept = model.tensors["head.opacity_logit"][:500] > -7
     assert kept[alone[model.tensors["head.face"][:500].long()]].all()
 
@@ -704,13 +705,13 @@ def test_a_triangle_keeps_its_last_gaussian(dataset: Dataset) -> None:
 
 
 def test_a_state_brings_the_model_back(dataset: Dataset) -> None:
-    model = AvatarModel.create(small(), dataset)
+    model = new_model(small(), dataset)
     shuffle(model)
     model.set_progress(0.4)
     tensors, description = model.state()
     description = json.loads(json.dumps(description))
     picture = model.render(batch(dataset)).detach()
-    other = AvatarModel.create(small(), dataset, seed=9)
+    other = new_model(small(), dataset, seed=9)
     addresses = [tensor.data_ptr() for tensor in other.tensors.values()]
     other.load_state(tensors, description)
     assert [tensor.data_ptr() for tensor in other.tensors.values()] == addresses
@@ -722,7 +723,7 @@ def test_a_state_brings_the_model_back(dataset: Dataset) -> None:
 
 
 def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(dataset: Dataset) -> None:
-    model = AvatarModel.create(small(), dataset)
+    model = new_model(small(), dataset)
     before, description = model.state()
     tensors = dict(before)
     tensors["head.colour"] = tensors["head.colour"] + 1
@@ -757,7 +758,7 @@ def test_relief_is_a_smooth_depth(dataset: Dataset) -> None:
         torch.testing.assert_close(fitted, plane, atol=1e-9, rtol=0)
     assert relief_weights(place[:0]).shape == (0, 1)
 
-    model = AvatarModel.create(small(), dataset)
+    model = new_model(small(), dataset)
     before = model.position("torso").detach().clone()
     with torch.no_grad():
         model.parameters["sheet.relief"].fill_(0.02)
@@ -769,7 +770,7 @@ def test_the_network_hears_noise_in_training_only(dataset: Dataset) -> None:
     chance = torch.tensor([0.3, 1.0])
     for size in (0.5, 0.0):
         config = small()
-        model = AvatarModel.create(replace(config, regularisation=replace(config.regularisation, noise=size)), dataset)
+        model = new_model(replace(config, regularisation=replace(config.regularisation, noise=size)), dataset)
         shuffle(model)
         clean, noisy, again = (model.render(batch(dataset)._replace(chance=c)) for c in (None, chance, chance))
         assert torch.equal(noisy, again)
@@ -777,7 +778,7 @@ def test_the_network_hears_noise_in_training_only(dataset: Dataset) -> None:
 
 
 def test_noise_is_as_large_as_the_motion(dataset: Dataset) -> None:
-    model = AvatarModel.create(small(), dataset, dtype=torch.float64)
+    model = new_model(small(), dataset, dtype=torch.float64)
     everyone = batch(dataset, slice(None), torch.float64)
     rig = RigTensors.of(model.rig, "cpu", torch.float64)
     told = skin_frames(rig, everyone.expression, everyone.axis_angles, everyone.eyelids, everyone.translation)
@@ -801,7 +802,7 @@ def test_unknown_presets_are_refused() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", PRESETS)
 def test_cuda_draws_what_the_cpu_draws(name: str, dataset: Dataset) -> None:
-    host, device = (AvatarModel.create(small(name), dataset, kind) for kind in ("cpu", "cuda"))
+    host, device = (new_model(small(name), dataset, kind) for kind in ("cpu", "cuda"))
     shuffle(host)
     device.load_state(*host.state())
     pictures = []

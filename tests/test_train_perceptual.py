@@ -21,9 +21,10 @@ from being_rt.train.checkpoint import load_checkpoint
 from being_rt.train.config import LossConfig, TrainConfig
 from being_rt.train.distributed import Group
 from being_rt.train.feed import Feed
-from being_rt.train.model import AvatarModel
+from being_rt.train.initialise import new_model
 from being_rt.train.perceptual import COMPARED, CONVOLUTIONS, Lpips, repeatable
 from being_rt.train.progress import Observer, Status
+from being_rt.train.relocate import Statistics
 from being_rt.train.step import Planned, Stepper
 from being_rt.train.tracks import Tracks
 from being_rt.train.trainer import CHECKPOINT, train
@@ -136,9 +137,9 @@ def make_stepper(dataset: Dataset, loss: LossConfig, lpips: Lpips | None, device
     config = small_config()
     feed = Feed(dataset, config.feed, device, seed=1, batch=2)
     tracks = Tracks(dataset.params, dataset.timestep[feed.frames], config.tracks, device)
-    model = AvatarModel.create(config.model, dataset, device, seed=0)
+    model = new_model(config.model, dataset, device, seed=0)
     optimizer = FusedAdam(model.parameters | tracks.leaves, 0.0, eps=1e-15)
-    return Stepper(model, tracks, feed, optimizer, loss, model.new_statistics(), Group(torch.device(device)), lpips)
+    return Stepper(model, tracks, feed, optimizer, loss, Statistics.of(model), Group(torch.device(device)), lpips)
 
 
 def plan(stepper: Stepper, first: int, end: int) -> list[Planned]:

@@ -14,7 +14,9 @@ from being_rt.ops.adam import FusedAdam
 from being_rt.train.config import LossConfig
 from being_rt.train.distributed import Flat, Group
 from being_rt.train.feed import Feed
+from being_rt.train.initialise import new_model
 from being_rt.train.model import AvatarModel, Layers
+from being_rt.train.relocate import Statistics
 from being_rt.train.step import LEAST_ROOM, Planned, Stepper, WeightMap, out_of_memory, roomy
 from being_rt.train.tracks import Tracks
 
@@ -28,7 +30,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def start(dataset: Dataset) -> dict[str, Tensor]:
-    return AvatarModel.create(CONFIG.model, dataset, "cpu", seed=0).state()[0]
+    return new_model(CONFIG.model, dataset, "cpu", seed=0).state()[0]
 
 
 def make_stepper(dataset: Dataset, start: dict[str, Tensor], device: str = "cpu") -> Stepper:
@@ -37,7 +39,7 @@ def make_stepper(dataset: Dataset, start: dict[str, Tensor], device: str = "cpu"
     model = AvatarModel(CONFIG.model, dataset.rig, start, device)
     optimizer = FusedAdam(model.parameters | tracks.leaves, 0.0, eps=1e-15)
     group = Group(torch.device(device))
-    return Stepper(model, tracks, feed, optimizer, CONFIG.loss, model.new_statistics(), group)
+    return Stepper(model, tracks, feed, optimizer, CONFIG.loss, Statistics.of(model), group)
 
 
 def plan(stepper: Stepper, first: int, end: int) -> list[Planned]:

@@ -22,6 +22,7 @@ from being_rt.errors import CheckpointError, TrainingError
 from being_rt.train.checkpoint import load_checkpoint
 from being_rt.train.config import TrainConfig
 from being_rt.train.evaluate import Evaluation
+from being_rt.train.export import to_avatar
 from being_rt.train.progress import Observer, Status, read_log
 from being_rt.train.trainer import CHECKPOINT, CONFIGURATION, LOG, PREVIEWS, TrainResult, train
 
@@ -110,7 +111,7 @@ def test_the_result_is_an_avatar_that_draws_what_was_trained(dataset: Dataset, t
         dataset, small_config(steps=20), tmp_path / "run", sink=lambda *frame: shown.append((frame[0], frame[1]))
     )
     background = np.full((40, 48, 3), 255, np.uint8)  # as in an evaluation of a data set without one
-    save_avatar(result.model.to_avatar("ellipse", result.camera, background), tmp_path / "me.being")
+    save_avatar(to_avatar(result.model, "ellipse", result.camera, background), tmp_path / "me.being")
     renderer = Renderer(load_avatar(tmp_path / "me.being"), (48, 40))
     for score, drawn in shown:
         picture = renderer.render(result.params[score.timestep]).astype(int)

@@ -32,6 +32,7 @@ from being_rt.train.feed import Feed
 from being_rt.train.model import AvatarModel
 from being_rt.train.presets import preset
 from being_rt.train.progress import Observer, Status
+from being_rt.train.relocate import Statistics
 from being_rt.train.sampling import evenly
 from being_rt.train.step import Stepper
 from being_rt.train.tracks import Tracks
@@ -220,7 +221,7 @@ def _looked_at(run: _Run, group: Group) -> Iterator[Row | Skipped]:
         model = AvatarModel.from_state(config.model, dataset.rig, *run.state, group.device)
         tracks = Tracks(dataset.params, dataset.timestep[feed.frames], config.tracks, group.device)
         optimizer = FusedAdam(model.parameters | tracks.leaves, 0.0, eps=1e-15)
-        stepper = Stepper(model, tracks, feed, optimizer, config.loss, model.new_statistics(), group)
+        stepper = Stepper(model, tracks, feed, optimizer, config.loss, Statistics.of(model), group)
         found = profiles(stepper)
     except TrainingError as problem:
         yield Skipped(run.case, f"measured, but its steps could not be looked at: {problem}")

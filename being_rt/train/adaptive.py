@@ -7,15 +7,11 @@ splits go into their places, those with the largest gradients first.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from being_rt.train.model import AvatarModel
 from being_rt.train.relocate import LEAST_OPACITY, LayerStatistics, copy_rows, scatter_positions
-
-if TYPE_CHECKING:
-    from being_rt.train.model import AvatarModel
 
 DORMANT_LOGIT = -12.0
 RESET_OPACITY = 0.01

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +14,7 @@ from torch import Tensor
 from being_rt.avatar.avatar import AnchorLatentNetwork, Avatar, Camera, Gaussians, HeadLayer, Seam, TorsoLayer
 from being_rt.avatar.validation import NETWORK_TENSORS, validate_avatar
 from being_rt.errors import InvalidParameterError
-
-if TYPE_CHECKING:
-    from being_rt.train.model import AvatarModel
+from being_rt.train.model import AvatarModel
 
 _INVISIBLE = 1 / 255  # opacity below which nothing is drawn, in any pose
 _LARGEST_HALF = 65504.0
@@ -27,11 +26,16 @@ def to_avatar(
     name: str,
     camera: Camera,
     background: NDArray[np.uint8],
-    licence: str,
-    consent: str,
-    metadata: dict[str, str],
+    licence: str = "",
+    consent: str = "",
+    metadata: Mapping[str, str] | None = None,
 ) -> Avatar:
-    """See :meth:`being_rt.train.model.AvatarModel.to_avatar`."""
+    """The avatar that a renderer draws as ``model.render`` does.
+
+    Raises:
+        InvalidParameterError: a network per Gaussian, which the avatar format does not hold, or values that are not
+            finite.
+    """
     if model.config.network == "points":
         raise InvalidParameterError(
             f"preset {model.config.preset!r} has a network per Gaussian, which the avatar format does not hold; "
@@ -64,7 +68,7 @@ def to_avatar(
         antialiased=model.config.antialiased,
         licence=licence,
         consent=consent,
-        metadata={"preset": model.config.preset} | metadata,
+        metadata={"preset": model.config.preset, **(metadata or {})},
     )
     validate_avatar(avatar)
     return avatar

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,13 +12,11 @@ from being_rt.errors import InvalidParameterError
 from being_rt.train.adaptive import DORMANT_LOGIT
 from being_rt.train.config import ModelConfig
 from being_rt.train.frames import Frames
+from being_rt.train.model import AvatarModel
 from being_rt.train.mouth import mouth_seeds
 from being_rt.train.networks import anchor_network, condition_spread, point_network
 from being_rt.train.surface import Part, Seeds, Surface, face_seeds, hair_seeds, skin_seeds
 from being_rt.train.torso import relief_weights, torso_seeds
-
-if TYPE_CHECKING:
-    from being_rt.train.model import AvatarModel
 
 _LIMIT_FACTOR = {Part.SKIN: 1.0, Part.LIP: 0.3, Part.LID: 0.3, Part.EYE: 0.3, Part.MOUTH: 1.0, Part.HAIR: 3.0}
 _ROOM = 2.0  # times its first size that a Gaussian may grow at least
@@ -30,8 +27,26 @@ _EXACT = "donot_use_mm_for_euclid_dist"
 _CHUNK = 2  # frames drawn at a time
 
 
+def new_model(
+    config: ModelConfig,
+    dataset: Dataset,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> AvatarModel:
+    """A model of the person in a data set, grey but for its torso; see :func:`colours`.
+
+    The same seed gives the same model, bit for bit; it is made on the CPU, whatever the device.
+
+    Raises:
+        InvalidParameterError: the first camera has no training frame, or the rig is not that of a face.
+        DatasetError: a picture cannot be read.
+    """
+    return AvatarModel(config, dataset.rig, initial_tensors(config, dataset, seed), device, dtype)
+
+
 def initial_tensors(config: ModelConfig, dataset: Dataset, seed: int) -> dict[str, Tensor]:
-    """All tensors of a model by name, on the CPU. Raises as ``AvatarModel.create``."""
+    """All tensors of a model by name, on the CPU. Raises as :func:`new_model`."""
     train = dataset.split("train")
     if not (dataset.camera_index[train] == 0).any():
         raise InvalidParameterError(f"data set {dataset.name!r} has no training frame of its first camera")

@@ -7,11 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from being_rt.avatar.avatar import Avatar, Camera
-from being_rt.dataset import Dataset
 from being_rt.errors import InvalidParameterError
 from being_rt.flame.rig import Rig
 from being_rt.ops.anchors import AnchorNetwork, anchor_latents
@@ -28,13 +25,12 @@ from being_rt.ops.projection import project
 from being_rt.ops.rasterization import Workspace, rasterize
 from being_rt.ops.skinning import RigTensors, skin
 from being_rt.ops.tidy import tidy
-from being_rt.train import regularise, schedule
-from being_rt.train.adaptive import adapt
+from being_rt.train import schedule
 from being_rt.train.branching import Branching
 from being_rt.train.config import ModelConfig
 from being_rt.train.frames import Frames
-from being_rt.train.networks import POINT_OUTPUTS, channel_scale, condition_noise
-from being_rt.train.relocate import LayerStatistics, Statistics, relocate
+from being_rt.train.networks import POINT_OUTPUTS, channel_scale, condition_noise, offset_penalty
+from being_rt.train.regularise import regularisation
 from being_rt.train.surface import Surface
 from being_rt.train.walk import Walk
 
@@ -70,7 +66,7 @@ class AvatarModel:
 
     Example::
 
-        model = AvatarModel.create(config.model, dataset, "cuda", seed=0)
+        model = new_model(config.model, dataset, "cuda", seed=0)
         colours(model, frames, images)
         picture = model.render(frames)  # [B, H, W, 4], differentiable
     """
@@ -98,7 +94,7 @@ class AvatarModel:
         """0 before the late regularisers set in, 1 after."""
         self._is_late = True
         self.set_progress(0.0)
-        penalty = regularise.offset_penalty(config.regularisation)
+        penalty = offset_penalty(config.regularisation)
         self._penalty = None if penalty is None else self._constant(penalty)
         self._forwards = self._constant([0.0, 0.0, 1.0])
         self._beside = Branching(self.device)
@@ -113,27 +109,6 @@ class AvatarModel:
         self._vertex_tables = None if self._walk else self._make_vertex_tables()
         self._anchor_table = self._make_anchor_table() if "network.basis" in self.tensors else None
         self._last_reset = 0.0
-
-    @classmethod
-    def create(
-        cls,
-        config: ModelConfig,
-        dataset: Dataset,
-        device: torch.device | str = "cpu",
-        seed: int = 0,
-        dtype: torch.dtype = torch.float32,
-    ) -> AvatarModel:
-        """A model of the person in a data set, grey but for its torso; see :func:`being_rt.train.initialise.colours`.
-
-        The same seed gives the same model, bit for bit; it is made on the CPU, whatever the device.
-
-        Raises:
-            InvalidParameterError: the first camera has no training frame, or the rig is not that of a face.
-            DatasetError: a picture cannot be read.
-        """
-        from being_rt.train.initialise import initial_tensors
-
-        return cls(config, dataset.rig, initial_tensors(config, dataset, seed), device, dtype)
 
     def count(self, layer: str) -> int:
         """Number of Gaussians of "head" or "torso"."""
@@ -269,7 +244,11 @@ class AvatarModel:
 
     def regularisation(self, layers: Layers) -> dict[str, Tensor]:
         """Named scalar terms to add to the loss; weights are applied. See :mod:`being_rt.train.regularise`."""
-        return regularise.regularisation(self, layers)
+        terms = regularisation(self.config.regularisation, self.tensors, self.late)
+        if self.config.regularisation.offset and self.config.network != "none":
+            cost = layers.offset_cost  # none before the network takes part
+            terms["offset"] = layers.picture.new_zeros(()) if cost is None else cost
+        return terms
 
     def set_progress(self, progress: float) -> None:
         """Say how far the run is, 0..1. Writes device tensors that a captured graph reads; call it between replays."""
@@ -302,35 +281,8 @@ class AvatarModel:
             t = self.tensors
             self._walk.settle(t["head.face"], t["head.barycentric"], t["head.rotation"])
 
-    def new_statistics(self) -> Statistics:
-        """Empty statistics for :meth:`relocate`, on the model's device."""
-        return Statistics(
-            *(LayerStatistics.zeros(self.count(n), self.tensors["head.position"]) for n in ("head", "torso"))
-        )
-
-    def relocate(self, statistics: Statistics, generator: torch.Generator) -> dict[str, Tensor]:
-        """Densify as the configuration says, in place, and clear the statistics. Between replays of a graph.
-
-        Args:
-            statistics: of the steps since the last call.
-            generator: on the CPU; where Gaussians go is drawn from it.
-
-        Returns:
-            By parameter name the rows (int64) that have changed: an optimiser's moments are to be 0 there.
-        """
-        changed: dict[str, Tensor] = {}
-        if self.config.densification != "none":
-            if self.config.densification == "adaptive":
-                changed |= adapt(self, statistics.head, self._is_reset_due(), generator)
-            else:
-                changed |= relocate(self, "head", statistics.head, generator)
-            if self.count("torso"):
-                changed |= relocate(self, "torso", statistics.torso, generator)
-        statistics.clear()
-        self._update_tables()
-        return changed
-
-    def _is_reset_due(self) -> bool:
+    def reset_is_due(self) -> bool:
+        """Whether opacities are to be reset now, as adaptive density control does; yes is said once per interval."""
         interval = self.config.reset_interval
         if not interval or self.progress - self._last_reset < interval or self.progress > 1 - interval / 2:
             return False
@@ -342,26 +294,15 @@ class AvatarModel:
         shared = _SHARED if layer == "head" else ()
         return {n: t for n, t in self.tensors.items() if n.startswith(f"{layer}.") or n in shared}
 
+    def update_tables(self) -> None:
+        """Follow Gaussians that have changed places; in place, for a captured graph reads the tables."""
+        if self._vertex_tables is not None:
+            self._vertex_tables.update(self._rig_tensors.faces, self.tensors["head.face"])
+        if self._anchor_table is not None:
+            for kept, new in zip(self._anchor_table, self._make_anchor_table(), strict=True):
+                kept.copy_(new)
+
     # ------------------------------------------------------------------------------------------------ files
-
-    def to_avatar(
-        self,
-        name: str,
-        camera: Camera,
-        background: NDArray[np.uint8],
-        licence: str = "",
-        consent: str = "",
-        metadata: Mapping[str, str] | None = None,
-    ) -> Avatar:
-        """The avatar that a renderer draws as :meth:`render` does.
-
-        Raises:
-            InvalidParameterError: a network per Gaussian, which the avatar format does not hold, or values that are not
-                finite.
-        """
-        from being_rt.train.export import to_avatar
-
-        return to_avatar(self, name, camera, background, licence, consent, dict(metadata or {}))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All tensors, on the CPU, and what else there is, for JSON: what :meth:`load_state` takes."""
@@ -398,7 +339,7 @@ class AvatarModel:
                 )
         for name, tensor in self.tensors.items():
             tensor.copy_(tensors[name])
-        self._update_tables()
+        self.update_tables()
         self._last_reset = float(description["last_reset"])
         self.set_progress(float(description["progress"]))
 
@@ -423,14 +364,6 @@ class AvatarModel:
 
     def _make_anchor_table(self) -> AnchorTable:
         return AnchorTable.of(self.tensors["network.anchor_index"], self.config.anchors)
-
-    def _update_tables(self) -> None:
-        """After Gaussians have changed places: in place, for a captured graph reads them."""
-        if self._vertex_tables is not None:
-            self._vertex_tables.update(self._rig_tensors.faces, self.tensors["head.face"])
-        if self._anchor_table is not None:
-            for kept, new in zip(self._anchor_table, self._make_anchor_table(), strict=True):
-                kept.copy_(new)
 
     def _constant(self, values: Any) -> Tensor:
         return torch.tensor(values, device=self.device, dtype=self.dtype)

@@ -15,9 +15,11 @@ from being_rt.flame.params import FlameParams
 from being_rt.flame.rotations import matrices
 from being_rt.reference import conditioning
 from being_rt.train.anchors import anchor_density, blend_weights, choose_anchors, features
-from being_rt.train.config import ModelConfig
+from being_rt.train.config import ModelConfig, RegularisationConfig
 from being_rt.train.surface import Seeds, Surface
 
+# What offsets count in: 1 cm, 1 rad, a factor of e, one logit, all of a colour.
+_OFFSET_UNITS = (100.0,) * 3 + (1.0,) * 3 + (1.0,) * 3 + (1.0,) + (1.0,) * 3
 FREQUENCIES = 8  # of the encoding of positions
 NOISES = 4096  # of a condition: enough that no frame meets the same one often
 POINT_OUTPUTS = 9  # position, rotation vector, log scale
@@ -113,3 +115,11 @@ def channel_scale(config: ModelConfig) -> list[float]:
 def _weights(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     """He et al., "Delving deep into rectifiers", 2015, equation 10."""
     return torch.randn(rows, columns, generator=generator, dtype=torch.float64) * (2 / columns) ** 0.5
+
+
+def offset_penalty(weights: RegularisationConfig) -> list[float] | None:
+    """What offsets are multiplied by before they are squared, by channel, the weight included; None: they cost nothing.
+
+    See :func:`being_rt.ops.offsets.penalised_offsets`.
+    """
+    return [unit * weights.offset**0.5 for unit in _OFFSET_UNITS] if weights.offset else None

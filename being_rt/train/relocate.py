@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from being_rt.ops.statistics import add_statistics
 from being_rt.reference import quaternion_matrix
-
-if TYPE_CHECKING:
-    from being_rt.train.frames import Frames
-    from being_rt.train.model import AvatarModel, Layers
+from being_rt.train.frames import Frames
+from being_rt.train.model import AvatarModel, Layers
 
 LEAST_OPACITY = 0.005  # 1.3 / 255: it hardly shows
 RESERVE = 4  # of Gaussians that no frame shows, one in so many stays: other poses may show it
@@ -55,6 +52,11 @@ class Statistics:
 
     head: LayerStatistics
     torso: LayerStatistics
+
+    @classmethod
+    def of(cls, model: AvatarModel) -> Statistics:
+        """Empty ones, on the model's device."""
+        return cls(*(LayerStatistics.zeros(model.count(n), model.tensors["head.position"]) for n in ("head", "torso")))
 
     def accumulate(self, layers: Layers, frames: Frames) -> None:
         """Add a batch, after ``backward``. In place; captured in a CUDA graph as it is."""

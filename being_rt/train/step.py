@@ -110,7 +110,7 @@ class Stepper:
 
     Example::
 
-        stepper = Stepper(model, tracks, feed, optimizer, config.loss, model.new_statistics(), group)
+        stepper = Stepper(model, tracks, feed, optimizer, config.loss, Statistics.of(model), group)
         losses = stepper.block([Planned(0, 0.0, view), Planned(1, 0.001, view)])  # [2, len(stepper.names)]
     """
 

@@ -2,7 +2,7 @@
 
 config = preset("being")
 result = train("ada", config, "ada.train")
-avatar = result.model.to_avatar("ada", result.camera, result.background)
+avatar = to_avatar(result.model, "ada", result.camera, result.background)
 """
 
 from __future__ import annotations
@@ -35,13 +35,15 @@ from being_rt.train.background import background_plate
 from being_rt.train.checkpoint import Checkpoint, check_disk_space, copy_into, load_checkpoint, save_checkpoint
 from being_rt.train.clock import NEVER, Clock
 from being_rt.train.config import TrainConfig
+from being_rt.train.densify import densify
 from being_rt.train.distributed import Group
 from being_rt.train.evaluate import Evaluation, FrameScore, evaluate
 from being_rt.train.feed import Feed
-from being_rt.train.initialise import colours
+from being_rt.train.initialise import colours, new_model
 from being_rt.train.model import AvatarModel
 from being_rt.train.perceptual import Lpips
 from being_rt.train.progress import Log, Observer, Observers, Previews, Status
+from being_rt.train.relocate import Statistics
 from being_rt.train.sampling import evenly
 from being_rt.train.step import Planned, Stepper, check_perceptual, out_of_memory
 from being_rt.train.tracks import Tracks, steady
@@ -166,7 +168,7 @@ class _Run:
             # By name, for a model from a checkpoint has them in another order than one that was just made.
             parameters = dict(sorted((self.model.parameters | self.tracks.leaves).items()))
             self.optimizer = FusedAdam(parameters, 0.0, eps=EPSILON)
-            self.statistics = self.model.new_statistics()
+            self.statistics = Statistics.of(self.model)
             self.stepper = Stepper(
                 self.model, self.tracks, self.feed, self.optimizer, config.loss, self.statistics, group, lpips
             )
@@ -270,7 +272,7 @@ class _Run:
                 self.group.sum(tensor)
         seed = np.random.SeedSequence([self.config.seed, self.clock.step]).generate_state(1)[0]
         self.model.set_progress(self.clock.progress(self.clock.step))
-        changed = self.model.relocate(self.statistics, torch.Generator().manual_seed(int(seed)))
+        changed = densify(self.model, self.statistics, torch.Generator().manual_seed(int(seed)))
         for name, rows in changed.items():
             self.optimizer.reset(name, rows)
 
@@ -339,7 +341,7 @@ class _Run:
 
     def _make_model(self, saved: Checkpoint | None) -> None:
         if saved is None:
-            self.model = AvatarModel.create(self.config.model, self.dataset, self.group.device, self.config.seed)
+            self.model = new_model(self.config.model, self.dataset, self.group.device, self.config.seed)
             return
         tensors = {
             name.removeprefix("model."): tensor for name, tensor in saved.tensors.items() if name.startswith("model.")
