@@ -7,7 +7,9 @@ this network, which is what matters for the fit. No table of correspondences is 
 Half of the views have the mouth open. Points are averaged on the mesh with its mouth open, where upper and lower lip
 lie apart; but where lips meet is seen with the mouth closed, and what meets there must meet in the fit. Each landmark
 has a surface: irises the eyeballs, lips their lip, all others the skin. One that falls beside it by a few pixels, as a
-lid's between the lids, goes to its surface, not to what is behind.
+lid's between the lids, goes to its surface, not to what is behind. Lids move along their edges until what belongs
+together meets when they shut. The outline slides over the face as the head turns;
+it is taken where views from the front show it.
 """
 
 from __future__ import annotations
@@ -42,16 +44,22 @@ JAWS = (0.0, 0.22)  # radians, alternating
 SIZE = 640  # pixels
 FOCAL, DISTANCE = 1350.0, 0.75  # pixels, metres
 FEWEST_VIEWS = 6  # of all, in which the network must see a face, and of a landmark
+FEWEST_FRONTAL = 2  # of the views from the front, for a landmark of the outline
 FACING = 0.25  # cosine between surface and view below which a view says nothing about a landmark
 REACH = 14  # pixels, 8 mm, from which a landmark is brought back to its surface
+LIDS_MOVE = 0.002  # metres; a model whose lids move less cannot shut its eyes
+LID_REACH = 0.012  # metres around a pair of the lids' landmarks in which both may move
+APART = 20.0  # how much worse a square millimetre between shut lids is than one that a landmark moves
 SYMMETRIC = 5e-4  # metres to which a template must agree with its mirror image
 
 _IRISES = np.array((*names.RIGHT_IRIS, *names.LEFT_IRIS))
 _UPPER_LIP = np.array((*names.OUTER_UPPER_LIP, *names.UPPER_LIP_SURFACE, *names.INNER_UPPER_LIP))
 _LOWER_LIP = np.array((*names.OUTER_LOWER_LIP, *names.LOWER_LIP_SURFACE, *names.INNER_LOWER_LIP))
+_OVAL = np.array(names.OVAL)
 _CLOSED = np.array(  # believed with the mouth closed alone
     (*names.UPPER_LIP_SURFACE, *names.INNER_UPPER_LIP, *names.LOWER_LIP_SURFACE, *names.INNER_LOWER_LIP)
 )
+_SAMPLES = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.5, 0], [0, 0.5, 0.5], [0.5, 0, 0.5]])  # of a triangle
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ class View:
     depth: Float64  # [V]
     facing: Float64  # [V] cosine between surface and view
     opened: bool  # the mouth
+    frontal: bool
     landmarks: Float32 | None = None  # [478, 3]
 
 
@@ -97,6 +106,7 @@ def find_landmarks(model: FlameModel, look: Look) -> tuple[Int32, Float32, Float
         for ids, surface in parts:
             allowed = np.flatnonzero(surface).astype(np.int32)
             face[ids], barycentric[ids] = nearest_on_surface(points[ids], opened, model.faces, allowed)
+        shut_lids(face, barycentric, rig, np.flatnonzero(parts[-1][1]))
         template = rig.template.astype(np.float64)[model.faces[face]]
         landmarks = np.einsum("lk,lka->la", barycentric, template)
     return (
@@ -131,7 +141,7 @@ def draw(rig: Rig, paint: Paint, yaw: float, pitch: float, jaw: float) -> View:
     seen = rasterize(pixels, depth, rig.faces, (SIZE, SIZE))
     light = np.array([0.25 * math.sin(3 * yaw), 0.3, 0.9])
     picture = paint.picture(seen, rig.faces, normals, light / np.linalg.norm(light))
-    return View(picture, seen, pixels, depth, facing, opened=jaw > 0)
+    return View(picture, seen, pixels, depth, facing, opened=jaw > 0, frontal=yaw == 0)
 
 
 def surfaces(views: list[View], rig: Rig) -> list[tuple[NDArray[np.intp], Bool]]:
@@ -155,7 +165,7 @@ def together(
     places, weights = [], []
     for view in views:
         assert view.landmarks is not None
-        place, weight = np.zeros((LANDMARKS, 3)), np.zeros(LANDMARKS)
+        place, weight, edge = np.zeros((LANDMARKS, 3)), np.zeros(LANDMARKS), np.zeros(LANDMARKS)
         for ids, surface in parts:
             where, near = nearest_pixels(view.seen, surface, view.landmarks[ids, :2].astype(np.float64))
             face, mix = points_seen(view.seen, where, view.pixels, view.depth, faces)
@@ -163,12 +173,14 @@ def together(
             facing = np.einsum("lk,lk->l", mix, view.facing[corners])
             place[ids] = np.einsum("lk,lka->la", mix, vertices[corners])
             weight[ids] = np.where(near & (face != BACKGROUND) & (facing > FACING), facing**2, 0.0)
+            edge[ids] = near & (face != BACKGROUND)
         if view.opened:
             weight[_CLOSED] = 0
+        weight[_OVAL] = edge[_OVAL] if view.frontal else 0
         places.append(place)
         weights.append(weight)
     place, weight = np.stack(places), np.stack(weights)
-    found = (weight > 0).sum(0) >= FEWEST_VIEWS
+    found = (weight > 0).sum(0) >= np.where(np.isin(np.arange(LANDMARKS), _OVAL), FEWEST_FRONTAL, FEWEST_VIEWS)
     points = geometric_medians(place, weight)
     away = np.linalg.norm(place - points, axis=-1)
     spread = np.sum(weight * away, 0) / np.maximum(weight.sum(0), 1e-12)
@@ -234,6 +246,31 @@ def nearest_on_surface(points: Float64, vertices: Float64, faces: Int32, allowed
     best = away.argmin(1)
     row = np.arange(len(points))
     return allowed[near[row, best]].astype(np.int32), mix[row, best]
+
+
+def shut_lids(face: Int32, barycentric: Float64, rig: Rig, allowed: NDArray[np.intp]) -> None:
+    """Move paired landmarks of the lids to where the lids meet when the eye is shut, as little as that takes; in place.
+
+    The network marks a lid's edge well, but not how far along it a landmark lies, least of all at the corners. What
+    meets in the picture when a person blinks must meet on the mesh, or no blink ever closes it.
+
+    Args:
+        face: [478] and barycentric: [478, 3] where landmarks lie. allowed: triangles of the skin that is seen.
+    """
+    lids = np.repeat([[0.0], [1.0]], 2, 1).astype(np.float32)
+    opened, shut = skin(rig, FlameParams.neutral(2).replace(eyelids=lids)).astype(np.float64)
+    if np.linalg.norm(shut - opened, axis=1).max() < LIDS_MOVE:
+        return
+    corners = opened[rig.faces]
+    for upper, lower in names.LID_PAIRS:
+        ends = [barycentric[i] @ corners[face[i]] for i in (upper, lower)]
+        near = allowed[np.linalg.norm(corners[allowed].mean(1) - np.mean(ends, 0), axis=1) < LID_REACH]
+        triangle, mix = np.repeat(near, len(_SAMPLES)), np.tile(_SAMPLES, (len(near), 1))
+        rest, met = (np.einsum("nk,nka->na", mix, vertices[rig.faces[triangle]]) for vertices in (opened, shut))
+        cost = APART * np.sum((met[:, None] - met[None]) ** 2, -1)
+        cost += np.sum((rest - ends[0]) ** 2, 1)[:, None] + np.sum((rest - ends[1]) ** 2, 1)
+        for landmark, best in zip((upper, lower), np.unravel_index(cost.argmin(), cost.shape), strict=True):
+            face[landmark], barycentric[landmark] = triangle[best], mix[best]
 
 
 def nearest_barycentric(points: Float64, corners: Float64) -> Float64:
