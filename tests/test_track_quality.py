@@ -7,20 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from track_scenes import Scene, scene
 
 from being_rt.errors import FileFormatError
+from being_rt.flame.params import FlameParams
+from being_rt.flame.skinning import skin
 from being_rt.track.fit import Fit
 from being_rt.track.fit_file import load_fit, save_fit
 from being_rt.track.observations import LANDMARKS
 from being_rt.track.quality import Gap, TrackQuality, advice, judge
+from bench.tracking_scenes import Scene, scene
 
 FRAMES = 60
 
 
 @pytest.fixture(scope="module")
 def known() -> Scene:
-    return scene(FRAMES, noise=0.3, bias=0.0005)
+    return scene(FRAMES, noise=0.3, bias=0.0005, sliding=True)
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,7 @@ def true_fit(known: Scene) -> Fit:
     return Fit(
         params=known.params,
         shape=np.asarray(known.shape, np.float32),
+        resting_lids=np.zeros(2, np.float32),
         camera=known.camera,
         error=np.full(FRAMES, 0.01 * unit, np.float32),
         per_landmark=np.full((FRAMES, LANDMARKS), 0.02 * unit, np.float32),
@@ -71,6 +74,24 @@ def test_a_frozen_face_is_noticed(known: Scene, true_fit: Fit, quality: TrackQua
     assert frozen.lips.error > 3 * quality.lips.error
     assert frozen.blinks_found == 0
     assert frozen.expression == 0
+
+
+def test_a_jaw_that_lies_elsewhere_is_noticed(known: Scene, true_fit: Fit, quality: TrackQuality) -> None:
+    assert quality.outline < 7
+    intrinsics = known.camera.intrinsics.copy()
+    intrinsics[1, 2] += 0.2 * true_fit.unit
+    lower = replace(true_fit, camera=replace(known.camera, intrinsics=intrinsics))
+    assert judge(known.observations, lower, known.model, known.embedding).outline > 1.5 * quality.outline
+
+
+def test_a_person_may_rest_with_narrow_eyes(known: Scene, true_fit: Fit) -> None:
+    narrow = replace(true_fit, resting_lids=np.array([0.25, 0.5], np.float32))
+    person, plain = narrow.rig(known.model), true_fit.rig(known.model)
+    lids = np.array([[0, 0], [1, 1], [0.5, 0.5]], np.float32)
+    same = np.array([[0.25, 0.5], [1, 1], [0.625, 0.75]], np.float32)  # by the model's measure
+    still = FlameParams.neutral(3)
+    found = skin(person, still.replace(eyelids=lids))
+    np.testing.assert_allclose(found, skin(plain, still.replace(eyelids=same)), atol=2e-5)
 
 
 def test_advice_is_for_what_is_wrong(quality: TrackQuality) -> None:

@@ -13,20 +13,22 @@ from being_rt.avatar.avatar import Camera
 from being_rt.errors import TrackError
 from being_rt.flame.model import SHAPE_COUNT, FlameModel
 from being_rt.flame.params import FlameParams
+from being_rt.flame.rig import Rig
+from being_rt.flame.skinning import bake_rig
 from being_rt.track.embedding import Embedding
 from being_rt.track.fit_config import FitConfig
 from being_rt.track.fit_equations import chunks
-from being_rt.track.fit_landmarks import LANDMARKS, chosen_landmarks
+from being_rt.track.fit_landmarks import LANDMARKS, chosen_landmarks, rigid_landmarks
 from being_rt.track.fit_prior import MotionPrior
 from being_rt.track.fit_residuals import Observed, observed_landmarks
 from being_rt.track.fit_rig import (
+    ALL,
     EXPRESSION,
     EYELIDS,
     GAZE,
     JAW,
     POSE,
     ROTATION,
-    TRANSLATION,
     LandmarkRig,
     SharedParameters,
 )
@@ -44,7 +46,9 @@ Int32 = NDArray[np.int32]
 WORLD_TO_CAMERA = np.diag([1.0, -1.0, -1.0, 1.0]).astype(np.float32)  # the camera looks along -z, y up
 LOST = 0.06  # of the distance between the eyes: frames with a larger error are not tracked
 FEWEST = 5  # frames with a face
-NARROW = 15  # degrees of yaw
+NARROW, WIDE = 15, 40  # degrees of yaw, from side to side, that tell nothing of the focal length, and all
+YAW_QUANTILES = (0.02, 0.98)
+OPEN, RESTING = 0.05, (-0.5, 0.6)  # quantile of the lids' closing that is a person's open eye, and where it may lie
 POOR = 0.03  # of the distance between the eyes
 
 
@@ -54,6 +58,7 @@ class Fit:
 
     params: FlameParams  # [T]; the neck is at rest
     shape: Float32  # [300]
+    resting_lids: Float32  # [2] how far this person's open eyes are shut by the model's measure, left and right
     camera: Camera
     error: Float32  # [T] px, root mean square over the landmarks in view; NaN without a face
     per_landmark: Float32  # [T, 478] px; NaN without a face, and of landmarks that the embedding lacks
@@ -63,6 +68,16 @@ class Fit:
     focal_deviation: float  # of the focal length's logarithm, as far as landmarks tell
     costs: tuple[float, ...]  # on the way, for diagnosis
     warnings: tuple[str, ...] = ()
+
+    def rig(self, model: FlameModel) -> Rig:
+        """The person: the model with this shape, and lids that rest where the person's do, 0 open and 1 shut."""
+        rig = bake_rig(model, self.shape)
+        lids = rig.eyelid_basis.astype(np.float32)
+        return replace(
+            rig,
+            template=rig.template + lids @ self.resting_lids,
+            eyelid_basis=(lids * (1 - self.resting_lids)).astype(np.float16),
+        )
 
 
 def fit(
@@ -89,8 +104,7 @@ def fit(
     Example::
 
         result = fit(observe("selfie.mp4"), model, landmark_embedding(model))
-        rig = bake_rig(model, result.shape)
-        pixels, _ = project(skin(rig, result.params), result.camera)
+        pixels, _ = project(skin(result.rig(model), result.params), result.camera)
     """
     config = config or FitConfig()
     embedding.validate(model)
@@ -99,12 +113,12 @@ def fit(
         raise TrackError(f"a face is seen in {np.count_nonzero(found)} of {len(found)} frames; {FEWEST} are needed")
     template = embedding.points(model.template.astype(np.float64), model.faces)
     ids = chosen_landmarks(template, embedding.found, config.skin)
-    rig = LandmarkRig.of(model, embedding, ids, config.shapes, config.expressions, observations.size)
-    observed = observed_landmarks(observations.landmarks, found, ids, config)
+    observed = observed_landmarks(observations.landmarks, found, ids, embedding.spread, config)
+    rig = LandmarkRig.of(model, embedding, ids, config.shapes, config.expressions, observations.size, observed.unit)
     report = progress or (lambda share: None)
     with one_thread_each():
         estimate = _estimate(rig, observed, ids, observations, config, lambda share: report(0.95 * share))
-        result = _result(observations, model, embedding, config, ids, observed, estimate)
+        result = _result(observations, model, embedding, config, ids, rig, observed, estimate)
     report(1.0)
     return result
 
@@ -118,52 +132,81 @@ def _estimate(
     report: Callable[[float], None],
 ) -> Estimate:
     """Both passes."""
-    shared = SharedPrior.of(config, rig, ids, observations.size)
+    stride = math.ceil(len(observed) / config.shared_frames)
+    seen = int(np.count_nonzero(observations.found[::stride]))
+    shared = SharedPrior.of(config, rig, ids, observations.size, seen)
     step = 1 / observations.fps
 
     def problem(stride: int) -> Problem:
         motion = MotionPrior.of(config, config.expressions, stride * step)
         return Problem(rig, observed[::stride], motion, shared, config.threads)
 
-    stride = math.ceil(len(observed) / config.shared_frames)
-    if stride == 1:
-        return _first_pass(problem(1), config, report)
-    some = _first_pass(problem(stride), config, lambda share: report(0.5 * share))
+    some = _first_pass(problem(stride), ids, config, lambda share: report(0.6 * share))
     known = np.arange(len(observed)) % stride == 0
     frames = np.zeros((len(observed), rig.columns))
     frames[known] = some.frames
     return minimise(
         problem(1),
         replace(some, frames=interpolated(frames, known)),
-        columns=rig.columns,
+        columns=ALL,
         unknowns=0,
         outliers=(config.outlier, config.outlier),
         iterations=config.iterations,
         tolerance=config.tolerance,
-        progress=lambda share: report(0.5 + 0.5 * share),
+        progress=lambda share: report(0.6 + 0.4 * share),
     )
 
 
-def _first_pass(problem: Problem, config: FitConfig, report: Callable[[float], None]) -> Estimate:
-    """Poses of a rigid head, then with its identity and expressions, then with focal length and biases."""
+def _first_pass(problem: Problem, ids: Int32, config: FitConfig, report: Callable[[float], None]) -> Estimate:
+    """Poses of a resting face; what is rigid of it, with identity, biases and focal length; then everything else.
+
+    The focal length is decided by what is rigid, and held afterwards. Left to lips and lids, it goes where it helps to
+    draw them, for a close camera sees a lip that moves forwards grow.
+    """
     shared = problem.shared.start()
-    estimate = Estimate(first_poses(problem.rig, problem.observed, shared), shared)
-    stages = (
-        (POSE.stop, 0, 4, (FIRST_OUTLIER, FIRST_OUTLIER)),
-        (problem.rig.columns, len(problem.shared.mean), config.iterations, (FIRST_OUTLIER, config.outlier)),
-    )
-    for index, (columns, unknowns, iterations, outliers) in enumerate(stages):
-        estimate = minimise(
-            problem,
-            estimate,
+    start = Estimate(first_poses(problem.rig, problem.observed, shared), shared)
+    every = len(problem.shared.mean)
+    wide, narrow = (FIRST_OUTLIER, FIRST_OUTLIER), (FIRST_OUTLIER, config.outlier)
+
+    def descend(
+        stage: Problem, begin: Estimate, columns: slice, unknowns: int, outliers: tuple[float, float]
+    ) -> Estimate:
+        return minimise(
+            stage,
+            begin,
             columns=columns,
             unknowns=unknowns,
             outliers=outliers,
-            iterations=iterations,
+            iterations=config.iterations,
             tolerance=config.tolerance,
-            progress=lambda share, index=index: report((index + share) / len(stages)),  # type: ignore[misc]
         )
-    return estimate
+
+    posed = descend(problem, start, POSE, 0, wide)
+    report(0.05)
+    rigid = replace(problem, observed=problem.observed.restricted(rigid_landmarks(problem.rig.points(), ids)))
+    posed = descend(rigid, posed, POSE, every, narrow)
+    report(0.3)
+    focal, deviation = _focal_length(posed, problem.shared)
+    held = replace(problem, shared=problem.shared.holding(focal))
+    posed = replace(posed, shared=replace(posed.shared, log_focal=focal))
+    found = descend(held, posed, ALL, every, narrow)
+    return replace(found, focal_deviation=deviation)
+
+
+def _focal_length(estimate: Estimate, prior: SharedPrior) -> tuple[float, float]:
+    """The logarithm of the focal length, and its deviation.
+
+    A head that does not turn looks much the same through all lenses, while errors of its shape do not average out: the
+    less it turns, the less is believed of what was found, and the more of what was expected.
+    """
+    yaw = np.degrees(estimate.frames[:, ROTATION.start + 1])
+    low, high = np.quantile(yaw, YAW_QUANTILES)
+    trust = float(np.clip((high - low - NARROW) / (WIDE - NARROW), 0, 1))
+    expected = float(prior.mean[prior.shapes])
+    deviation = prior.deviation(prior.precision)
+    found = deviation if estimate.information is None else prior.deviation(estimate.information)
+    value = expected + trust * (estimate.shared.log_focal - expected)
+    return value, math.hypot(trust * found, (1 - trust) * deviation)
 
 
 def _result(
@@ -172,12 +215,13 @@ def _result(
     embedding: Embedding,
     config: FitConfig,
     ids: Int32,
+    rig: LandmarkRig,
     observed: Observed,
     estimate: Estimate,
 ) -> Fit:
     found = observations.found
     frames, shared = estimate.frames, estimate.shared
-    bias, per_landmark, facing = _all_landmarks(observations, model, embedding, config, ids, estimate)
+    bias, per_landmark, facing = _all_landmarks(observations, model, embedding, config, ids, rig.middle, estimate)
     counted = np.isin(np.arange(LANDMARKS), ids[~observed.contour])[None] & (facing > 0.3) & np.isfinite(per_landmark)
     squares = np.where(counted, np.nan_to_num(per_landmark) ** 2, 0).sum(1)
     number = counted.sum(1)
@@ -185,35 +229,36 @@ def _result(
     with np.errstate(invalid="ignore"):
         tracked = found & (error < LOST * observed.unit)
 
+    resting = np.zeros(2)
+    if tracked.any():
+        resting = np.clip(np.quantile(frames[tracked][:, EYELIDS], OPEN, axis=0), *RESTING)
+    lids = (frames[:, EYELIDS] - resting) / (1 - resting)
     params = FlameParams(
         expression=np.pad(frames[:, EXPRESSION], ((0, 0), (0, 100 - config.expressions))),
         rotation=frames[:, ROTATION].astype(np.float32),
         neck=np.zeros((len(frames), 3)).astype(np.float32),
         jaw=frames[:, JAW].astype(np.float32),
         eyes=np.insert(frames[:, GAZE], [2, 4], 0, axis=1),
-        translation=frames[:, TRANSLATION].astype(np.float32),
-        eyelids=np.clip(frames[:, EYELIDS], 0, 1),
+        translation=rig.translations(frames, shared).astype(np.float32),
+        eyelids=np.clip(lids, 0, 1).astype(np.float32),
         fps=observations.fps,
     )
     focal = math.exp(shared.log_focal)
     width, height = observations.size
     intrinsics = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], np.float32)
-    deviation = config.focal_deviation
-    if estimate.information is not None and len(estimate.information) > config.shapes:
-        unit = np.eye(len(estimate.information))[config.shapes]
-        deviation = math.sqrt(np.linalg.solve(estimate.information, unit)[config.shapes])
     shape = np.zeros(SHAPE_COUNT, np.float32)
     shape[: config.shapes] = shared.shape
     return Fit(
         params=params,
         shape=shape,
+        resting_lids=resting.astype(np.float32),
         camera=Camera(WORLD_TO_CAMERA.copy(), intrinsics, observations.size),
         error=error.astype(np.float32),
         per_landmark=per_landmark.astype(np.float32),
         bias=bias.astype(np.float32),
         tracked=tracked,
         unit=observed.unit,
-        focal_deviation=deviation,
+        focal_deviation=estimate.focal_deviation,
         costs=estimate.costs,
         warnings=_warnings(params, tracked, found, error / observed.unit),
     )
@@ -225,6 +270,7 @@ def _all_landmarks(
     embedding: Embedding,
     config: FitConfig,
     ids: Int32,
+    middle: Float64,
     estimate: Estimate,
 ) -> tuple[Float64, Float64, Float64]:
     """Biases [478, 3], residuals in px [T, 478] and cosines to the view [T, 478] of all landmarks, fitted to or not.
@@ -232,8 +278,10 @@ def _all_landmarks(
     Biases of those that were not fitted to are the likeliest, given everything else.
     """
     every = np.flatnonzero(embedding.found).astype(np.int32)
-    rig = LandmarkRig.of(model, embedding, every, config.shapes, config.expressions, observations.size)
-    observed = observed_landmarks(observations.landmarks, observations.found, every, config)
+    observed = observed_landmarks(observations.landmarks, observations.found, every, embedding.spread, config)
+    full = LandmarkRig.of(model, embedding, every, config.shapes, config.expressions, observations.size, observed.unit)
+    # Places are told from the middle of the landmarks that were fitted to.
+    rig = replace(full, base=full.base + np.pad(full.middle - middle, (0, 9)), middle=middle)
     fitted = np.isin(every, ids)
     bias = np.zeros((len(every), 3))
     bias[fitted] = estimate.shared.bias
@@ -264,7 +312,7 @@ def _all_landmarks(
 def _warnings(params: FlameParams, tracked: Bool, found: Bool, error: Float64) -> tuple[str, ...]:
     result = []
     turned = np.degrees(params.rotation[tracked, 1]) if tracked.any() else np.zeros(1)
-    low, high = np.quantile(turned, [0.02, 0.98])
+    low, high = np.quantile(turned, YAW_QUANTILES)
     if high - low < NARROW:
         result.append(
             f"the head turns by {high - low:.0f} degrees only: its depth and the focal length are little more than "

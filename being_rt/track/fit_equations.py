@@ -48,7 +48,7 @@ def gather(
     """Linearise all frames.
 
     Args:
-        outlier: residual in px at which a landmark counts a quarter.
+        outlier: residual in px from which costs grow slowly.
         unknowns: how many shared unknowns to solve for: 0, shape and focal length (S + 1), or the biases too
             (S + 1 + 3 L).
     """

@@ -15,8 +15,8 @@ from being_rt.files import atomic_write, read_npz
 from being_rt.flame.params import WIDTHS, FlameParams
 from being_rt.track.fit import Fit
 
-FORMAT_VERSION = 1
-_ARRAYS = ("shape", "error", "per_landmark", "bias", "tracked")
+FORMAT_VERSION = 2
+_ARRAYS = ("shape", "resting_lids", "error", "per_landmark", "bias", "tracked")
 
 
 def save_fit(fit: Fit, path: str | os.PathLike[str]) -> None:

@@ -47,8 +47,6 @@ OVAL = (
     *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
 )
 
-# What the lids' ends and the tip of the nose are: rigid enough to tell the head's pose before anything else is known.
-RIGID = (*RIGHT_CORNERS, *LEFT_CORNERS, *NOSE)
 EYE_DISTANCE = ((33, 133), (362, 263))  # the middle of each eye lies between its corners
 
 
@@ -118,3 +116,14 @@ def chosen_landmarks(points: Float64, found: NDArray[np.bool_], skin: int) -> In
             nearest = np.minimum(nearest, away)
             nearest[farthest] = -1
     return np.array(sorted({*named, *taken}), np.int32)
+
+
+def rigid_landmarks(points: Float64, ids: Int32) -> NDArray[np.bool_]:
+    """Which of landmarks ``ids`` [L] at ``points`` [L, 3] of the template hardly move against the skull.
+
+    The eyes' corners, the nose, and of outline and skin what lies above the nose's wings; brows and lids move.
+    """
+    nose = np.isin(ids, NOSE)
+    above = points[:, 1] > (points[nose, 1].min() if nose.any() else -np.inf)
+    upper = np.isin(ids, (*OVAL, *SKIN.ids)) & above
+    return np.asarray(nose | upper | np.isin(ids, (*RIGHT_CORNERS, *LEFT_CORNERS)))

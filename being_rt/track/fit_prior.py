@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.track.fit_config import FitConfig, Trajectory
-from being_rt.track.fit_rig import EXPRESSION, EYELIDS, FIXED_COLUMNS, GAZE, JAW, ROTATION, TRANSLATION
+from being_rt.track.fit_rig import EXPRESSION, EYELIDS, FIXED_COLUMNS, GAZE, JAW, PLACE, POSE, ROTATION
 
 Float64 = NDArray[np.float64]
 
 # Soft limits: column, low, high, deviation of what lies beyond.
 JAW_OPEN = (-0.01, 0.7)
+WINDOW = 7  # frames
+POSE_COLUMNS = range(POSE.start, POSE.stop)
+LIDS = (-0.5, 1.0)  # some people open their eyes wider than the model
 _JAW_SLACK, _LID_SLACK = 0.02, 0.02
 
 
@@ -28,7 +31,15 @@ class Bands:
 
 @dataclass(frozen=True)
 class MotionPrior:
-    """Quadratic costs of trajectories [T, P], P = 15 + E."""
+    """Costs of trajectories [T, P], P = 15 + E: quadratic, but for the acceleration of the head.
+
+    A head either rests or moves. At rest, noise of a few hundredths of a degree shakes the shoulders that hang on it;
+    in a nod, a prior that would quiet this noise lags behind by degrees. So the acceleration's cost is that of Cauchy's
+    distribution, log(1 + u), of its mean square u over :data:`WINDOW` frames and the six coordinates of the pose, in
+    units of a resting head's: where there is motion, as much more of it is expected. Its logarithm lies below each of
+    its tangents, which are quadratic, so these are what is solved (Black and Rangarajan, "On the unification of line
+    processes, outlier rejection, and robust statistics", IJCV 19(1), 1996).
+    """
 
     spread: Float64  # [P] inverse variances
     speed: Float64  # [P] of first differences
@@ -50,7 +61,8 @@ class MotionPrior:
             acceleration[columns] = (prior.acceleration * step**1.5) ** -2.0
 
         put(ROTATION, config.rotation)
-        put(TRANSLATION, config.translation)
+        put(PLACE, config.place)
+        put(slice(PLACE.stop - 1, PLACE.stop), config.nearness)
         put(JAW, config.jaw_sideways)
         put(slice(JAW.start, JAW.start + 1), config.jaw)
         put(GAZE, config.gaze)
@@ -59,7 +71,7 @@ class MotionPrior:
         low, high, slack = np.full(count, -np.inf), np.full(count, np.inf), np.zeros(count)
         low[JAW.start], high[JAW.start] = JAW_OPEN
         slack[JAW.start] = _JAW_SLACK**-2.0
-        low[EYELIDS], high[EYELIDS], slack[EYELIDS] = 0, 1, _LID_SLACK**-2.0
+        low[EYELIDS], high[EYELIDS], slack[EYELIDS] = *LIDS, _LID_SLACK**-2.0
         vergence = np.array(config.vergence) ** -2.0
         return cls(spread, speed, acceleration, vergence, low, high, slack)
 
@@ -67,7 +79,7 @@ class MotionPrior:
         """Half the weighted sum of squares."""
         total = np.sum(frames**2 @ self.spread)
         total += np.sum(np.diff(frames, axis=0) ** 2 @ self.speed)
-        total += np.sum(np.diff(frames, 2, axis=0) ** 2 @ self.acceleration)
+        total += len(POSE_COLUMNS) * np.sum(np.log1p(self._liveliness(frames)))
         total += np.sum(self._apart(frames) ** 2 @ self.vergence)
         total += np.sum(self._beyond(frames) ** 2 @ self.slack)
         return 0.5 * float(total)
@@ -87,14 +99,15 @@ class MotionPrior:
             gradient[part] += sign * slope
             diagonal[part] += self.speed
         first -= self.speed
-        bend = np.diff(frames, 2, axis=0) * self.acceleration
+        stiffness = _around(1 / (1 + self._liveliness(frames)))[:, None] * self.acceleration
+        bend = np.diff(frames, 2, axis=0) * stiffness
         for shift, factor in ((0, 1), (1, -2), (2, 1)):
             part = slice(shift, shift + len(bend))
             gradient[part] += factor * bend
-            diagonal[part] += factor * factor * self.acceleration
-        first[: len(bend)] -= 2 * self.acceleration
-        first[1 : 1 + len(bend)] -= 2 * self.acceleration
-        second += self.acceleration
+            diagonal[part] += factor * factor * stiffness
+        first[: len(bend)] -= 2 * stiffness
+        first[1 : 1 + len(bend)] -= 2 * stiffness
+        second += stiffness
 
         blocks = np.zeros((count, columns, columns))
         np.einsum("tpp->tp", blocks)[:] = diagonal
@@ -107,9 +120,20 @@ class MotionPrior:
             blocks[:, eye, other] -= np.diag(self.vergence)
         return Bands(blocks, first, second), gradient
 
+    def _liveliness(self, frames: Float64) -> Float64:
+        """The mean square acceleration [T - 2] of the head around a frame, 1 at rest."""
+        return _around(np.diff(frames, 2, axis=0) ** 2 @ self.acceleration / len(POSE_COLUMNS))
+
     def _apart(self, frames: Float64) -> Float64:
         gaze = frames[:, GAZE]
         return gaze[:, :2] - gaze[:, 2:]
 
     def _beyond(self, frames: Float64) -> Float64:
         return frames - np.clip(frames, self.low, self.high)
+
+
+def _around(values: Float64) -> Float64:
+    """Means [n] over :data:`WINDOW` frames."""
+    from scipy.ndimage import uniform_filter1d
+
+    return np.asarray(uniform_filter1d(values, WINDOW, mode="constant")) if len(values) else values

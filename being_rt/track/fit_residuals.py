@@ -1,15 +1,16 @@
 """What the picture says: differences between projected and observed landmarks, and how much each counts.
 
 Four things decide the weight of a landmark: its kind (lids and lips count most), whether its surface faces the camera,
-whether its residual is so large that the network must have erred (Geman and McClure's function, minimised by
-iteratively reweighted least squares), and, for an iris, whether the lids let it be seen. The face's outline is compared
-along its normal only, for the network's outline slides along it; where the head's own outline lies inside, it is only
-believed as far as it is in view: beyond the horizon, the network marks the horizon.
+how large its residual is (Charbonnier et al., "Deterministic edge-preserving regularization in computed imaging", IEEE
+TIP 6(2), 1997, minimised by iteratively reweighted least squares; it is convex, where functions that forget outliers
+altogether let a badly placed head forget half of its face), and, for an iris, whether the lids let it be seen. The
+face's outline is compared along its normal only, for the network's outline slides along it; where the head's own
+outline lies inside, it is only believed as far as it is in view: beyond the horizon, the network marks the horizon.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,8 @@ Int32 = NDArray[np.int32]
 Bool = NDArray[np.bool_]
 
 FACING = (0.05, 0.30)  # cosine between surface and view at which a landmark begins to count, and from which it does
+HORIZON = (-0.20, 0.0)  # the same of the outline, which is seen edge on
+SPREAD = 0.004  # metres of an embedded landmark's spread at which it counts half
 IRIS_SEEN = (
     0.08,
     0.20,
@@ -57,14 +60,24 @@ class Observed:
         weights = self.weight[part], self.pair_weight[part]
         return Observed(self.pixels[part], weights[0], self.pairs, weights[1], self.contour, self.unit)
 
+    def restricted(self, kept: Bool) -> Observed:
+        """The same, without what is not ``kept`` [L], and without pairs."""
+        return replace(self, weight=self.weight * kept, pair_weight=0 * self.pair_weight)
 
-def observed_landmarks(landmarks: NDArray[np.floating], found: Bool, ids: Int32, config: FitConfig) -> Observed:
-    """What is fitted to of landmarks [T, 478, >= 2], ``found`` [T] those of a face, restricted to ``ids``."""
+
+def observed_landmarks(
+    landmarks: NDArray[np.floating], found: Bool, ids: Int32, spread: NDArray[np.floating], config: FitConfig
+) -> Observed:
+    """What is fitted to of landmarks [T, 478, >= 2], ``found`` [T] those of a face, restricted to ``ids``.
+
+    ``spread`` [478] in metres is that of the embedding: what lies elsewhere from every side is hardly a point.
+    """
     pixels = np.where(found[:, None, None], landmarks[:, :, :2], 0).astype(np.float64)
     unit = eye_distance(pixels[found])
     base = np.zeros(len(landmarks[0]))
     for group in ALL_SETS:
         base[list(group.ids)] = group.weight
+    base /= 1 + (spread.astype(np.float64) / SPREAD) ** 2
     weight = found[:, None] * base / (config.noise * unit) ** 2
     for iris, upper, lower, corners in (
         (RIGHT_IRIS, RIGHT_UPPER_LID, RIGHT_LOWER_LID, EYE_DISTANCE[0]),
@@ -104,9 +117,11 @@ class Metric:
 
     @classmethod
     def at(cls, projection: Projection, observed: Observed, outlier: float) -> Metric:
-        """The metric around a projection; ``outlier`` is the residual in px that counts a quarter."""
-        view = -projection.world / np.linalg.norm(projection.world, axis=-1, keepdims=True)
-        seen = _ramp(np.sum(projection.normal * view, -1), *FACING)
+        """The metric around a projection; ``outlier`` is the residual in px from which costs grow slowly."""
+        # One direction for all landmarks: by their own, a head that comes nearer would hide what does not fit.
+        view = -projection.world.mean(1, keepdims=True)
+        cosine = np.sum(projection.normal * view, -1) / np.linalg.norm(view, axis=-1)
+        seen = np.where(observed.contour, _ramp(cosine, *HORIZON), _ramp(cosine, *FACING))
         direction = projection.normal[..., :2] * [1.0, -1.0]
         direction = direction / np.maximum(np.linalg.norm(direction, axis=-1, keepdims=True), 1e-9)
         outside = np.sum(direction * (projection.pixels - observed.pixels), -1) > 0
@@ -117,8 +132,8 @@ class Metric:
 
     def cost(self, residual: Float64) -> float:
         """The robust cost of residuals [t, L, 2], projected minus observed."""
-        total = np.sum(self.weight * _saturated(self._squared(residual), self.outlier))
-        total += np.sum(self.pair_weight * _saturated(self._pair_squared(residual), self.outlier))
+        total = np.sum(self.weight * _robust(self._squared(residual), self.outlier))
+        total += np.sum(self.pair_weight * _robust(self._pair_squared(residual), self.outlier))
         return 0.5 * float(total)
 
     def weights(self, residual: Float64) -> tuple[Float64, Float64]:
@@ -137,14 +152,14 @@ class Metric:
         return np.asarray(np.sum((residual[:, upper] - residual[:, lower]) ** 2, -1))
 
 
-def _saturated(squared: Float64, scale: float) -> Float64:
-    """Geman and McClure's function: e^2 where e is small, scale^2 where it is large."""
-    return squared / (1 + squared / scale**2)
+def _robust(squared: Float64, scale: float) -> Float64:
+    """Charbonnier's function: e^2 where e is small, 2 scale |e| where it is large."""
+    return 2 * scale**2 * (np.sqrt(1 + squared / scale**2) - 1)
 
 
 def _reweighting(squared: Float64, scale: float) -> Float64:
     """Its derivative by e^2: the weight of a quadratic that touches it."""
-    return (1 + squared / scale**2) ** -2.0
+    return 1 / np.sqrt(1 + squared / scale**2)
 
 
 def _ramp(value: Float64, start: float, end: float) -> Float64:

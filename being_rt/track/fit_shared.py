@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.track.fit_config import FitConfig
-from being_rt.track.fit_landmarks import ALL_SETS, rows_of_pairs
+from being_rt.track.fit_landmarks import rows_of_pairs
 from being_rt.track.fit_rig import LandmarkRig, SharedParameters
 
 Float64 = NDArray[np.float64]
 Int32 = NDArray[np.int32]
 
 SIZE_DEVIATION = 5e-4  # of the head's size, relative
+EYES_APART = 0.063  # metres; Dodgson, "Variation and extrema of human interpupillary distance", 2004
+HELD = 1e12  # inverse variance of what is known
 
 
 @dataclass(frozen=True)
@@ -34,39 +36,52 @@ class SharedPrior:
     mean: Float64  # [S + 1 + 3 L]
     precision: Float64  # [S + 1 + 3 L, S + 1 + 3 L]
     shapes: int
+    repeated: float  # how many frames say the same of what is shared; precisions are so many times as large
 
     @classmethod
-    def of(cls, config: FitConfig, rig: LandmarkRig, ids: Int32, size: tuple[int, int]) -> SharedPrior:
-        """The prior for a rig's landmarks ``ids`` [L] in pictures of a size."""
+    def of(cls, config: FitConfig, rig: LandmarkRig, ids: Int32, size: tuple[int, int], frames: int) -> SharedPrior:
+        """The prior for a rig's landmarks ``ids`` [L] in so many frames of a size."""
         shapes, basic = config.shapes, config.shapes + 1
         count = basic + 3 * len(ids)
         precision = np.zeros((count, count))
         np.fill_diagonal(precision[:shapes, :shapes], config.shape**-2.0)
         growth = rig.growth()
         precision[:shapes, :shapes] += SIZE_DEVIATION**-2.0 * np.outer(growth, growth)
-        precision[shapes, shapes] = config.focal_deviation**-2.0
-        single = np.full(len(ids), config.bias**-2.0)
-        together = np.zeros((len(ids), len(ids)))
-        for group in ALL_SETS:
-            inside = np.isin(ids, group.ids)
-            share = inside / max(inside.sum(), 1)
-            together += config.bias_mean**-2.0 * np.outer(share, share)
-        centred = rig.points() - rig.points().mean(0)
-        for axis in centred.T:
-            stretch = axis / np.sum(axis**2)
-            together += SIZE_DEVIATION**-2.0 * np.outer(stretch, stretch)
+        log_focal, deviation = expected_focal_length(config, size, rig.unit)
+        precision[shapes, shapes] = deviation**-2.0
+        points = rig.points()
+        apart = np.linalg.norm(points[:, None] - points[None], axis=-1)
+        alike = config.bias_smooth**2 * np.exp(-0.5 * (apart / config.bias_reach) ** 2)
+        together = np.linalg.inv(alike + config.bias**2 * np.eye(len(ids)))
+        common = np.full(len(ids), 1 / len(ids))
+        # Neither moved, nor stretched or turned, as a whole.
+        for direction in (common, *(axis / np.sum(axis**2) for axis in points.T)):
+            together += SIZE_DEVIATION**-2.0 * np.outer(direction, direction)
         for upper, lower in rows_of_pairs(ids):
-            apart = np.zeros(len(ids))
-            apart[upper], apart[lower] = 1, -1
-            together += config.bias_gap**-2.0 * np.outer(apart, apart)
-        precision[basic:, basic:] = np.kron(np.diag(single) + together, np.eye(3))
+            gap = np.zeros(len(ids))
+            gap[upper], gap[lower] = 1, -1
+            together += config.bias_gap**-2.0 * np.outer(gap, gap)
+        precision[basic:, basic:] = np.kron(together, np.eye(3))
+        repeated = max(1.0, frames / config.evidence)
         mean = np.zeros(count)
-        mean[shapes] = math.log(config.focal * max(size))
-        return cls(mean, precision, shapes)
+        mean[shapes] = log_focal
+        return cls(mean, repeated * precision, shapes, repeated)
 
     def start(self) -> SharedParameters:
         """The most likely values before anything is seen."""
         return self._record(self.mean)
+
+    def deviation(self, information: Float64) -> float:
+        """Of the focal length's logarithm, given an inverse covariance [S + 1 ..., S + 1 ...] of what is shared."""
+        unit = np.eye(len(information))[self.shapes]
+        return math.sqrt(self.repeated * np.linalg.solve(information, unit)[self.shapes])
+
+    def holding(self, log_focal: float) -> SharedPrior:
+        """The same, sure of the focal length."""
+        mean, precision = self.mean.copy(), self.precision.copy()
+        mean[self.shapes] = log_focal
+        precision[self.shapes, self.shapes] = HELD
+        return replace(self, mean=mean, precision=precision)
 
     def moved(self, shared: SharedParameters, step: Float64) -> SharedParameters:
         """After a step of the first unknowns, as many as it has."""
@@ -88,3 +103,18 @@ class SharedPrior:
     def _record(self, vector: Float64) -> SharedParameters:
         bias = vector[self.shapes + 1 :].reshape(-1, 3)
         return SharedParameters(vector[: self.shapes].copy(), float(vector[self.shapes]), bias.copy())
+
+
+def expected_focal_length(config: FitConfig, size: tuple[int, int], unit: float) -> tuple[float, float]:
+    """The logarithm of a focal length in px and its deviation, before anything is seen but the face's size.
+
+    Two things are known of it: what lenses there are, and how far from them people sit. Where a video was cropped, the
+    first is wrong, and the face would be thought to be closer than anyone films it, hence drawn with its ears hidden.
+
+    Args:
+        size: of the picture. unit: px between the eyes.
+    """
+    guesses = math.log(config.focal * max(size)), math.log(config.distance * unit / EYES_APART)
+    weights = config.focal_deviation**-2.0, config.distance_deviation**-2.0
+    total = sum(weights)
+    return sum(w * guess for w, guess in zip(weights, guesses, strict=True)) / total, total**-0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,13 +41,14 @@ class Estimate:
     shared: SharedParameters
     costs: tuple[float, ...] = ()
     information: Float64 | None = None  # inverse covariance of the shared unknowns, where they were solved for
+    focal_deviation: float = math.nan  # of the focal length's logarithm
 
 
 def minimise(
     problem: Problem,
     start: Estimate,
     *,
-    columns: int,
+    columns: slice,
     unknowns: int,
     outliers: tuple[float, float],
     iterations: int,
@@ -56,10 +58,10 @@ def minimise(
     """The most likely parameters from a start.
 
     Args:
-        columns: how many of a frame's parameters move, from the first on.
+        columns: which of a frame's parameters move.
         unknowns: how many of the shared ones do: 0, S + 1 without biases, or all.
-        outliers: residual that counts a quarter, of the distance between the eyes: at first, and, halved in every
-            iteration, at last.
+        outliers: residual from which costs grow slowly, of the distance between the eyes: at first, and, halved in
+            every iteration, at last.
         progress: hears the share of iterations that are done.
     """
     frames, shared = start.frames, start.shared
@@ -81,7 +83,7 @@ def minimise(
                 damping = max(10 * damping, 1e-6)
                 continue
             moved = frames.copy()
-            moved[:, :columns] += solution.frames
+            moved[:, columns] += solution.frames
             changed = problem.shared.moved(shared, solution.shared)
             now = landmark_cost(problem.rig, problem.observed, moved, changed, equations.metrics)
             now += problem.motion.cost(moved) + problem.shared.cost(changed)
@@ -100,7 +102,7 @@ def minimise(
             costs.append(now)
             break
         outlier = max(outlier / 2, last)
-    return Estimate(frames, shared, (*start.costs, *costs), information)
+    return Estimate(frames, shared, (*start.costs, *costs), information, start.focal_deviation)
 
 
 def _step(
@@ -108,21 +110,21 @@ def _step(
     equations: Equations,
     frames: Float64,
     shared: SharedParameters,
-    columns: int,
+    columns: slice,
     unknowns: int,
     damping: float,
 ) -> Solution:
     bands, gradient = problem.motion.equations(frames)
-    blocks = bands.blocks[:, :columns, :columns] + equations.frames[:, :columns, :columns]
+    blocks = bands.blocks[:, columns, columns] + equations.frames[:, columns, columns]
     np.einsum("tpp->tp", blocks)[:] *= 1 + damping
     precision, pull = problem.shared.equations(shared)
     common = equations.shared + precision[:unknowns, :unknowns]
     np.einsum("ss->s", common)[:] *= 1 + damping
     return solve(
-        Bands(blocks, bands.first[:, :columns], bands.second[:, :columns]),
-        equations.cross[:, :columns],
+        Bands(blocks, bands.first[:, columns], bands.second[:, columns]),
+        equations.cross[:, columns],
         common,
-        -(gradient + equations.gradient)[:, :columns],
+        -(gradient + equations.gradient)[:, columns],
         -(equations.shared_gradient + pull[:unknowns]),
         problem.threads,
     )

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from being_rt.flame.rotations import matrix_axis_angles, nearest_rotations
 from being_rt.track.fit_residuals import Observed
-from being_rt.track.fit_rig import ROTATION, TRANSLATION, LandmarkRig, SharedParameters
+from being_rt.track.fit_rig import PLACE, ROTATION, LandmarkRig, SharedParameters
 
 Float64 = NDArray[np.float64]
 
@@ -20,9 +20,7 @@ def first_poses(rig: LandmarkRig, observed: Observed, shared: SharedParameters) 
     code", IJCV 15, 1995, without its iterations, which the fit itself replaces). Frames without a face, and frames
     whose landmarks are no face's, are interpolated.
     """
-    stacked = rig.rest(shared)
-    points = stacked[:, 0:3] + stacked[:, 3:6]
-    origin = stacked[:, 3:6].mean(0)  # what the head turns about
+    points = rig.rest(shared)[:, 0:3]
     trust = np.where(observed.contour, 0.0, observed.weight.max(0, initial=0.0))
     trust = trust / trust.sum()
     mean = trust @ points
@@ -38,11 +36,10 @@ def first_poses(rig: LandmarkRig, observed: Observed, shared: SharedParameters) 
         return frames
     rows = np.where(seen[:, None, None], affine / np.maximum(scale, 1e-6)[:, None, None], np.eye(3)[:2])
     rotation = nearest_rotations(np.concatenate([rows, np.cross(rows[:, 0], rows[:, 1])[:, None]], 1))
-    depth = np.exp(shared.log_focal) / np.maximum(scale, 1e-6)
-    plane = (middle - rig.centre) * [1.0, -1.0] * (depth / np.exp(shared.log_focal))[:, None]
-    centre = np.concatenate([plane, -depth[:, None]], 1)
     frames[:, ROTATION] = matrix_axis_angles(rotation)
-    frames[:, TRANSLATION] = centre - (mean - origin) @ np.swapaxes(rotation, 1, 2) - origin
+    # The pixel of the template's middle, from that of the landmarks' weighted mean.
+    middle = middle - np.einsum("tab,b->ta", affine, mean) * [1.0, -1.0] - rig.centre
+    frames[:, PLACE] = np.concatenate([middle / rig.unit, -np.log(np.maximum(scale, 1e-6))[:, None]], 1)
     return interpolated(frames, seen)
 
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from being_rt.dataset import Dataset, DatasetWriter
 from being_rt.errors import FileFormatError, InvalidParameterError, TrackError
 from being_rt.flame.model import FlameModel
-from being_rt.flame.skinning import bake_rig
 from being_rt.track.alpha import refine_alphas
 from being_rt.track.camera_motion import CameraMotion, camera_motion
 from being_rt.track.embedding import landmark_embedding
@@ -35,7 +34,7 @@ Progress = Callable[[str, float], None]  # what is being done, and the share of 
 # taken for outliers, they would leave the rest of the face to a few that fit by an impossible skull.
 REAL_FACES = FitConfig(outlier=0.2, shape=0.3)
 
-VERSION = 1  # of what the stages do: a new one does them all again
+VERSION = 2  # of what the stages do: a new one does them all again
 PLATE_FRAMES = 60  # that the empty scene is found from
 KEY = "key"  # of a data set's metadata: what it was made from
 LEAST_SHARE = 0.5  # of the frames that must be tracked
@@ -175,7 +174,7 @@ def _written(
     """The data set: what is there already, if it was made from the same, or a new one."""
     if _made_from(out, key):
         return Dataset.load(out)
-    rig = bake_rig(model, found.shape)
+    rig = found.rig(model)
     params, camera = centred(found.params, found.camera, rig, found.tracked)
     train = round(len(tracked) * (1 - held_out))
     details: dict[str, Any] = {KEY: key, "video": Path(video).name, "focal deviation": f"{found.focal_deviation:.3f}"}

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.avatar.avatar import Camera
-from being_rt.dataset.regions import project
+from being_rt.dataset.regions import face_regions, project
 from being_rt.flame.model import FlameModel
 from being_rt.flame.params import FlameParams
 from being_rt.flame.rig import Rig
 from being_rt.flame.rotations import matrices
-from being_rt.flame.skinning import bake_rig, skin
+from being_rt.flame.skinning import skin
 from being_rt.track.embedding import Embedding
 from being_rt.track.fit import Fit
-from being_rt.track.fit_landmarks import ALL_SETS, LID_PAIRS, LIP_PAIRS
+from being_rt.track.fit_landmarks import ALL_SETS, LID_PAIRS, LIP_PAIRS, OVAL
 from being_rt.track.observations import Observations
 
 Float64 = NDArray[np.float64]
@@ -26,7 +26,11 @@ CLOSED, OPEN = 0.35, 0.7  # of an eye's usual opening: a blink goes below the fi
 PARTED = 0.06  # of the distance between the eyes: lips that are farther apart are open
 GOOD_ERROR, POOR_ERROR = 1.5, 3.0  # per cent of the distance between the eyes
 WIDE, NARROW = 40.0, 15.0  # degrees of yaw, from one side to the other
+JAW_LINE = slice(11, 26)  # of the oval; above it hangs the ear
+AROUND = 0.025  # metres around a landmark of the jaw's line in which the line may slide
+BESIDE = 0.04  # of the distance between the eyes: vertices that may be the outline at a landmark
 _FRAMES = 64  # skinned at a time
+_OUTLINES = 60  # frames of which the outline is compared
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class TrackQuality:
     lost: tuple[tuple[int, int], ...]  # first and last frame of each run that is not tracked
     errors: dict[str, float]  # per set of landmarks: their median, per cent of the distance between the eyes
     error: float  # root mean square over all landmarks in view, median over frames, likewise
+    outline: float  # root mean square of what the mesh's jaw line is off the face's, likewise
     lids: Gap
     lips: Gap
     jitter: float  # px, root mean square, of the head's middle from frame to frame beyond smooth motion
@@ -81,7 +86,7 @@ def judge(observations: Observations, fit: Fit, model: FlameModel, embedding: Em
         quality = judge(observations, fit, model, landmark_embedding(model))
         print(quality.error, *advice(quality), sep="\\n")
     """
-    rig = bake_rig(model, fit.shape)
+    rig = fit.rig(model)
     pixels = _landmark_pixels(rig, embedding, fit.params, fit.camera)
     lids = Gap(*(_gap(points, LID_PAIRS) / fit.unit for points in (observations.landmarks, pixels)))
     lips = Gap(*(_gap(points, LIP_PAIRS) / fit.unit for points in (observations.landmarks, pixels)))
@@ -104,6 +109,7 @@ def judge(observations: Observations, fit: Fit, model: FlameModel, embedding: Em
             if not group.contour
         },
         error=100 * _median(fit.error.astype(np.float64)) / fit.unit,
+        outline=100 * _outline_error(rig, embedding, fit, observations) / fit.unit,
         lids=lids,
         lips=lips,
         jitter=_jitter(fit.params, rig, fit.camera),
@@ -167,6 +173,33 @@ def _landmark_pixels(rig: Rig, embedding: Embedding, params: FlameParams, camera
         result[start : start + _FRAMES] = project(points, camera)[0]
     result[:, ~embedding.found] = np.nan
     return result
+
+
+def _outline_error(rig: Rig, embedding: Embedding, fit: Fit, observations: Observations) -> float:
+    """How far the mesh's jaw line lies from its landmarks in the picture, px, root mean square; NaN without a frame.
+
+    Along the line's normal, beside each landmark, from it to the last of the face's vertices around where the landmark
+    is embedded; whichever vertex that is, for the line that is seen slides over the skin as the head turns.
+    """
+    frames = np.flatnonzero(fit.tracked & observations.found)
+    frames = frames[:: max(1, len(frames) // _OUTLINES)]
+    face, line = face_regions(rig)["face"], np.array(OVAL)[JAW_LINE]
+    middles = embedding.points(rig.template.astype(np.float64), rig.faces)[line]
+    around = np.linalg.norm(rig.template[face] - middles[:, None], axis=-1) < AROUND  # [15, n]
+    around &= embedding.found[line][:, None]
+    oval = observations.landmarks[:, list(OVAL), :2].astype(np.float64)
+    along = np.roll(oval, -1, 1) - np.roll(oval, 1, 1)
+    along = (along / np.linalg.norm(along, axis=-1, keepdims=True))[:, JAW_LINE]
+    outwards = along[..., ::-1] * [1.0, -1.0]
+    squares = [np.zeros(0)]
+    for frame in frames.tolist():
+        pixels, _ = project(skin(rig, fit.params[frame : frame + 1])[0, face], fit.camera)
+        away = pixels - oval[frame, JAW_LINE, None]  # [15, n, 2]
+        beside = np.abs(np.einsum("kna,ka->kn", away, along[frame])) < BESIDE * fit.unit
+        last = np.where(around & beside, np.einsum("kna,ka->kn", away, outwards[frame]), -np.inf).max(1)
+        squares.append(last[np.isfinite(last)] ** 2)
+    every = np.concatenate(squares)
+    return float(np.sqrt(every.mean())) if len(every) else float("nan")
 
 
 def _gap(points: NDArray[np.floating], pairs: Sequence[tuple[int, int]]) -> Float64:

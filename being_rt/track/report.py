@@ -62,6 +62,7 @@ class TrackReport:
             ["video", f"{quality.frames} frames of {width} x {height} at {made.observations.fps:g} per second"],
             ["tracked", f"{quality.tracked} frames, {100 * quality.tracked / quality.frames:.1f} %"],
             ["landmarks off by", f"{quality.error:.2f} % of the distance between the eyes ({made.fit.unit:.0f} px)"],
+            ["jaw's line off by", f"{quality.outline:.2f} %"],
             ["blinks", f"{quality.blinks_found} of {quality.blinks} are in the track"],
             ["opening of lids", _gap(quality.lids)],
             ["opening of lips", _gap(quality.lips)],

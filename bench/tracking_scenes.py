@@ -24,6 +24,9 @@ from being_rt.track.fit import WORLD_TO_CAMERA
 from being_rt.track.observations import LANDMARKS, Observations
 
 EYES_APART = 0.062  # metres
+REACH = 0.02  # metres within which landmarks' smooth biases are alike
+JAW_LINE = (10, 27)  # of the face's outline
+AROUND, WINDOW, SOFT = 0.022, 0.004, 0.0004  # metres: skin around a landmark of the jaw that may be its line
 
 
 @cache
@@ -102,6 +105,7 @@ class Scene:
     vertices: NDArray[np.float32]
     observations: Observations
     bias: NDArray[np.float64]  # [478, 3] metres
+    person: int  # the seed of its identity
 
 
 def scene(
@@ -112,13 +116,21 @@ def scene(
     eyes_apart: float = 150.0,
     noise: float = 0.7,
     bias: float = 0.002,
+    smooth: float = 0.0,
+    sliding: bool = False,
     focal: float = 1.3,
     fps: float = 25.0,
     size: tuple[int, int] = (834, 884),
     params: FlameParams | None = None,
     limits: MotionLimits | None = None,
 ) -> Scene:
-    """A performance whose landmarks have noise (px, per frame) and a bias (metres, per landmark and axis)."""
+    """A performance, and what a network would see of it.
+
+    Args:
+        noise: of landmarks, px, per frame. bias: of each landmark by itself, metres, per axis, in all frames.
+        smooth: the same, of what neighbours have in common (:func:`smooth_field`).
+        sliding: landmarks of the jaw's line lie where the picture shows it, not on the same point of the skin.
+    """
     model, embedding = procedural_head(), made_up_embedding()
     random = np.random.default_rng([seed, 7])
     shape = procedural_identity(person)
@@ -132,9 +144,12 @@ def scene(
     vertices = skin(rig, motion)
     points = embedding.points(vertices.astype(np.float64), model.faces)
     offset = bias * random.standard_normal((LANDMARKS, 3))
+    offset += smooth * smooth_field(embedding.points(model.template.astype(np.float64), model.faces), random)
     for upper, lower in (*names.LID_PAIRS, *names.LIP_PAIRS):  # where lids and lips meet, the network sees them meet
         offset[lower] = offset[upper] + 0.2 * offset[lower]
     landmarks, depth = project(points + np.einsum("tab,lb->tla", matrices(motion.rotation), offset), camera)
+    if sliding:
+        landmarks = slid(landmarks, vertices, model, embedding, camera)
     landmarks = landmarks + noise * random.standard_normal(landmarks.shape)
     relative = (depth - depth.mean(1, keepdims=True)) * pixels / -distance[2]
     return Scene(
@@ -147,7 +162,42 @@ def scene(
         vertices=vertices,
         observations=observations(np.concatenate([landmarks, relative[..., None]], -1), size, fps),
         bias=offset,
+        person=person,
     )
+
+
+def smooth_field(points: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
+    """A random field [L, 3] of unit deviation over points [L, 3] that is alike within :data:`REACH`."""
+    squared = np.sum((points[:, None] - points[None]) ** 2, -1)
+    values, vectors = np.linalg.eigh(np.exp(-0.5 * squared / REACH**2))
+    return np.asarray(vectors @ (np.sqrt(np.maximum(values, 0))[:, None] * random.standard_normal((len(points), 3))))
+
+
+def slid(
+    landmarks: NDArray[np.float64],
+    vertices: NDArray[np.float32],
+    model: FlameModel,
+    embedding: Embedding,
+    camera: Camera,
+) -> NDArray[np.float64]:
+    """Landmarks [T, 478, 2], those of the jaw's line moved along its normal to where the skin around it ends."""
+    result = landmarks.copy()
+    skin_around = model.regions["face"]
+    template = embedding.points(model.template.astype(np.float64), model.faces)
+    pixels, _ = project(vertices[:, skin_around], camera)
+    oval = landmarks[:, list(names.OVAL)]
+    along = np.roll(oval, -1, 1) - np.roll(oval, 1, 1)
+    along /= np.linalg.norm(along, axis=-1, keepdims=True)
+    unit = np.median(np.linalg.norm(landmarks[:, 33] - landmarks[:, 263], axis=-1)) / EYES_APART
+    for k in range(*JAW_LINE):
+        landmark = names.OVAL[k]
+        near = np.linalg.norm(model.template[skin_around] - template[landmark], axis=1) < AROUND
+        away = (pixels[:, near] - landmarks[:, None, landmark]) / unit  # metres
+        tangent, normal = along[:, k], along[:, k, ::-1] * [1.0, -1.0]
+        outwards = np.einsum("tna,ta->tn", away, normal)
+        outwards -= 0.5 * np.einsum("tna,ta->tn", away, tangent) ** 2 / WINDOW
+        result[:, landmark] += unit * SOFT * np.log(np.mean(np.exp(outwards / SOFT), 1))[:, None] * normal
+    return result
 
 
 def observations(landmarks: NDArray[np.float64], size: tuple[int, int], fps: float) -> Observations:
