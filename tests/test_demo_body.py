@@ -9,11 +9,12 @@ import pytest
 
 from being_rt.avatar.avatar import Gaussians, HeadLayer, TorsoLayer
 from being_rt.avatar.demo.background import build_background
+from being_rt.avatar.demo.body import Body
 from being_rt.avatar.demo.cloud import triangle_frames
 from being_rt.avatar.demo.features import FaceMap
 from being_rt.avatar.demo.hair import build_hair
 from being_rt.avatar.demo.strands import SampledField, sample_head
-from being_rt.avatar.demo.torso import Body, build_seam, build_torso, neck_opacity
+from being_rt.avatar.demo.torso import build_seam, build_torso, neck_opacity
 from being_rt.avatar.demo.traits import HAIR_STYLES, PRESETS, PersonTraits
 from being_rt.flame.model import FlameModel
 from being_rt.flame.procedural import HeadSurface, procedural_head

@@ -91,13 +91,14 @@ def build_avatar(traits: PersonTraits, spacing: float = 1.0) -> Avatar:
         ) from error
     from being_rt.avatar.avatar import Avatar
     from being_rt.avatar.demo.background import build_background
+    from being_rt.avatar.demo.body import Body
     from being_rt.avatar.demo.cloud import rest_positions
     from being_rt.avatar.demo.face import build_face
     from being_rt.avatar.demo.features import FaceMap
     from being_rt.avatar.demo.hair import build_hair
     from being_rt.avatar.demo.occlusion import hair_and_head
     from being_rt.avatar.demo.strands import sample_head
-    from being_rt.avatar.demo.torso import Body, build_seam, build_torso, neck_opacity
+    from being_rt.avatar.demo.torso import build_seam, build_torso, neck_opacity
     from being_rt.flame.procedural import HeadSurface, procedural_head, procedural_identity
     from being_rt.flame.skinning import bake_rig
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from scipy.spatial import cKDTree
 
+from being_rt.avatar.demo.body import HIGH, LOW, Body, Patch, See, gradient_normal, scatter_on
 from being_rt.avatar.demo.cloud import noise, unit
 from being_rt.avatar.demo.lighting import Distance, Visibility, develop, diffuse, linear, specular
-from being_rt.avatar.demo.torso import HIGH, LOW, Body, Patch, See, gradient_normal, scatter_on
 from being_rt.avatar.demo.traits import PersonTraits
 from being_rt.flame.procedural.surface import bell, smoothstep
 
