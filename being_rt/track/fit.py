@@ -45,7 +45,6 @@ Int32 = NDArray[np.int32]
 
 WORLD_TO_CAMERA = np.diag([1.0, -1.0, -1.0, 1.0]).astype(np.float32)  # the camera looks along -z, y up
 LOST = 0.06  # of the distance between the eyes: frames with a larger error are not tracked
-FEWEST = 5  # frames with a face
 NARROW, WIDE = 15, 40  # degrees of yaw, from side to side, that tell nothing of the focal length, and all
 YAW_QUANTILES = (0.02, 0.98)
 OPEN, RESTING = 0.05, (-0.5, 0.6)  # quantile of the lids' closing that is a person's open eye, and where it may lie
@@ -98,7 +97,7 @@ def fit(
         progress: hears the share of the work that is done, 0 to 1.
 
     Raises:
-        TrackError: fewer than five frames have a face.
+        TrackError: fewer than ``config.fewest`` frames have a face.
         InvalidParameterError: the embedding is not one into this model.
 
     Example::
@@ -109,8 +108,10 @@ def fit(
     config = config or FitConfig()
     embedding.validate(model)
     found = observations.found
-    if np.count_nonzero(found) < FEWEST:
-        raise TrackError(f"a face is seen in {np.count_nonzero(found)} of {len(found)} frames; {FEWEST} are needed")
+    if np.count_nonzero(found) < config.fewest:
+        raise TrackError(
+            f"a face is seen in {np.count_nonzero(found)} of {len(found)} frames; {config.fewest} are needed"
+        )
     template = embedding.points(model.template.astype(np.float64), model.faces)
     ids = chosen_landmarks(template, embedding.found, config.skin)
     observed = observed_landmarks(observations.landmarks, found, ids, embedding.spread, config)

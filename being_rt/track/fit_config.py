@@ -86,6 +86,8 @@ class FitConfig:
     """Most iterations of each of the two passes."""
     tolerance: float = 1e-4
     """Relative decrease of the cost below which a pass ends."""
+    fewest: int = 5
+    """Frames with a face below which nothing is fitted; 1 for a single picture, whose depth is the model's guess."""
     threads: int = 0
     """Of the computation; 0: one per core. The result is the same."""
 

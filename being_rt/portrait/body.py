@@ -1,0 +1,127 @@
+"""Shoulders and clothes: the photograph's pixels on a sheet that runs down the chest and back along the shoulders.
+
+One picture says nothing about a body's depth, and a body that hardly turns does not need it. The sheet goes on beyond
+the picture's edges, so that one that breathes shows no gap there, and behind the chin, so that a head that turns shows
+the collar and not the wall.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from being_rt.avatar.avatar import TorsoLayer
+from being_rt.dataset.plates import fill
+from being_rt.dataset.regions import project
+from being_rt.flame.procedural.surface import smoothstep
+from being_rt.portrait.cells import Cells, cut
+from being_rt.portrait.splats import Bool, Float64, Splats, torso_gaussians
+from being_rt.portrait.view import OVERLAP, View, unprojected
+
+CONTRAST = 14
+CHEST, SHOULDERS = 0.25, 0.5  # metres forwards per metre down; metres backwards per squared metre aside
+BORDER = 0.05  # of the picture's longer side by which the sheet goes on beyond it
+BEHIND = 0.035  # metres by which what the head hides lies behind it
+REACH = 0.07  # metres from the body up to which there is something to be hidden
+_STILL = 0.75  # share of the root, which does not turn, far from the neck
+
+
+def body(view: View, hanging: tuple[Cells, Float64, Float64]) -> tuple[TorsoLayer, NDArray[np.bool_]]:
+    """The torso layer, and which of its Gaussians the photograph shows.
+
+    Args:
+        hanging: cells, places and normals of hair that falls onto it.
+    """
+    subject = view.subject
+    height, width = subject.alpha.shape
+    border = round(BORDER * max(width, height))
+    around = ((border, border), (border, border))
+
+    def beyond(picture: NDArray[np.generic]) -> NDArray[np.generic]:
+        return np.pad(picture, (*around, *((0, 0),) * (picture.ndim - 2)), mode="edge")
+
+    colours = beyond(view.colours)
+    alpha, shown = beyond(subject.alpha), beyond(view.body).astype(bool)
+    hidden = np.pad(_hidden(view), border)
+    sure = shown & (alpha >= 250)
+    filled = fill(colours.astype(np.uint8), sure) if hidden.any() and sure.any() else colours.astype(np.uint8)
+    parts, rest = [], []
+    for region, picture, contrast in ((shown, colours.astype(np.uint8), CONTRAST), (hidden, filled, 40)):
+        cells = cut(picture, region, contrast)
+        x, y = cells.pixel.astype(np.int64).T
+        pixel = cells.pixel - border
+        depth = _sheet(view, pixel)
+        if region is hidden:
+            depth = np.maximum(depth, _mesh_depth(view, pixel) + BEHIND)
+        place = unprojected(view.camera, pixel, depth)
+        opacity = 0.97 * (alpha[y, x] / 255.0 if region is shown else np.ones(len(x)))
+        inside = (pixel >= 0).all(1) & (pixel[:, 0] < width) & (pixel[:, 1] < height)
+        splats = Splats.of(place, _upright(view, depth, cells.side), picture[y, x] / 255.0, opacity)
+        parts.append(splats._replace(seen=inside & (region is shown)))
+        rest.append(_weights(view, place))
+    cells, place, _ = hanging
+    if len(place):
+        x, y = cells.pixel.astype(np.int64).T
+        depth = project(place, view.camera)[1]
+        opacity = 0.97 * subject.alpha[y, x] / 255.0
+        factor = _upright(view, depth, cells.side)
+        parts.append(Splats.of(place, factor, view.colours[y, x] / 255.0, opacity, seen=True))
+        rest.append(_weights(view, place, hanging=True))
+    splats, weights = Splats.concatenate(parts), np.concatenate(rest)
+    # The photograph is the rest pose of the body, so places are stored as they are.
+    return TorsoLayer(torso_gaussians(splats, splats.place), weights.astype(np.float32)), splats.seen
+
+
+def _upright(view: View, depth: Float64, side: NDArray[np.int64]) -> Float64:
+    """Factors [N, 3, 3] of Gaussians that face the camera."""
+    axes = view.camera.world_to_camera[:3, :3].astype(np.float64).T  # columns: right, down, forwards
+    deviation = OVERLAP * side * depth / float(view.camera.intrinsics[0, 0])
+    return axes[None] * (deviation[:, None] * [1.0, 1.0, 0.3])[:, None, :]
+
+
+def _sheet(view: View, pixel: Float64) -> Float64:
+    """Depth [N] of the sheet at pixels [N, 2]."""
+    pose = view.camera.world_to_camera.astype(np.float64)
+    vertices, model = view.vertices, view.subject.model
+    neck = model.regions["neck"]
+    rest = view.subject.rig.template[neck, 1]
+    base = vertices[neck[rest <= np.quantile(rest, 0.15)]].mean(0) @ pose[:3, :3].T + pose[:3, 3]
+    ray = np.concatenate([pixel, np.ones((len(pixel), 1))], 1) @ np.linalg.inv(view.camera.intrinsics.astype(np.float64)).T
+    offset = ray[:, :2] * base[2] - base[:2]
+    down = np.maximum(offset[:, 1], 0)
+    return np.asarray(np.maximum(base[2] - CHEST * down + SHOULDERS * offset[:, 0] ** 2, 0.3 * base[2]))
+
+
+def _mesh_depth(view: View, pixel: Float64) -> Float64:
+    height, width = view.depth.shape
+    x = np.clip(pixel[:, 0], 0, width - 1).astype(np.int64)
+    y = np.clip(pixel[:, 1], 0, height - 1).astype(np.int64)
+    return np.where(np.isfinite(view.depth[y, x]), view.depth[y, x], -np.inf)
+
+
+def _hidden(view: View) -> Bool:
+    """Pixels [H, W] of the head behind which the body goes on: below the chin, or just above, and near it."""
+    from scipy import ndimage
+
+    head = view.skin | view.hair | view.mouth
+    if not view.body.any() or not head.any():
+        return np.zeros_like(head)
+    chin = view.subject.landmarks[152, :2].astype(np.float64)
+    brow = view.subject.landmarks[10, :2].astype(np.float64)
+    down = (chin - brow) / max(float(np.linalg.norm(chin - brow)), 1.0)
+    y, x = np.mgrid[: head.shape[0], : head.shape[1]] + 0.5
+    below = (x - chin[0]) * down[0] + (y - chin[1]) * down[1]
+    metre = float(view.camera.intrinsics[0, 0]) / float(np.median(view.depth[np.isfinite(view.depth)]))
+    near = ndimage.distance_transform_edt(~view.body) < REACH * metre
+    return np.asarray(head & near & (below > -0.02 * metre))
+
+
+def _weights(view: View, place: Float64, hanging: bool = False) -> Float64:
+    """Shares [N, 3] of the root, the global and the neck joint."""
+    joints = view.subject.rig.joint_rest.astype(np.float64)
+    base, neck = joints[0], joints[1]
+    across = np.hypot(place[:, 0] - base[0], place[:, 2] - base[2])
+    rise = smoothstep(base[1] + 0.02, neck[1] + 0.02, place[:, 1])
+    follow = rise if hanging else rise * smoothstep(0.12, 0.07, across)
+    still = _STILL * smoothstep(0.075, 0.19, across) * (1 - follow)
+    return np.stack([still, 1 - follow - still, follow], 1)

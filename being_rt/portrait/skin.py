@@ -1,0 +1,150 @@
+"""The head's surface: the photograph laid on the mesh where it shows it, made up where it does not.
+
+Every pixel of the face becomes a Gaussian on the triangle under it, so that the photograph comes out as it went in.
+Beneath them lies the whole skin, evenly sampled, which other views and motion bring to light: the sides, the upper lids,
+the lips' inner edges. Its colours are a membrane over the surface (screened Poisson equation: Bhat et al., "Fourier
+analysis of the 2D screened Poisson equation for gradient domain problems", ECCV 2008), held by the photograph where it
+is seen well, less so by the other half of the face where only that is, and by its neighbours alone elsewhere.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from being_rt.avatar.avatar import HeadLayer
+from being_rt.avatar.demo.cloud import Mesh, scatter, smooth_normals, unit
+from being_rt.avatar.demo.skin import skin_faces
+from being_rt.dataset.regions import project
+from being_rt.flame.params import FlameParams
+from being_rt.flame.skinning import skin
+from being_rt.portrait.cells import cut
+from being_rt.portrait.splats import Bound, Float64, Splats, head_layer
+from being_rt.portrait.view import NOT_SKIN, View, eye_point, faces_of, laid
+
+CONTRAST = 10  # of 255: flatter cells are taken as one
+FINE, COARSE = 0.0012, 0.0026  # metres between the samples of the face and of the rest
+SUNK = 0.0004  # metres by which samples lie below the photograph's pixels
+BEHIND = 0.004  # metres: a sample that lies so far behind the mesh's picture is hidden
+SURE, DOUBTFUL = 0.6, 0.2  # cosines to the view at which a colour counts fully, and not at all
+_MIRROR = 0.35  # weight of the other half's colour
+_MIRROR_REACH = 0.006  # metres
+_HOLD = 4.0  # of colours against the membrane
+_NEIGHBOURS = 8
+_FORWARD = 0.0009  # metres by which what the photograph shows of a mouth lies before the generic one
+_SPREAD = {"jaw": 0.25, "eyelids": 0.9}  # the pose in which samples are even: folds are open
+
+
+def seen_skin(view: View) -> Bound:
+    """Skin and open mouth as the photograph shows them."""
+    parts = []
+    for region, facing, forward in ((view.skin, True, 0.0), (view.mouth, False, _FORWARD)):
+        cells = cut(view.subject.picture, region, CONTRAST, largest=4)
+        x, y = cells.pixel.astype(np.int64).T
+        face, weight = view.face[y, x].astype(np.int64), view.barycentric[y, x].astype(np.float64)
+        corners = view.vertices[view.subject.rig.faces[face]]
+        place = np.einsum("nk,nkd->nd", weight, corners)
+        normal = unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
+        place = place + forward * unit(eye_point(view.camera) - place)
+        parts.append(Bound(laid(view, cells.pixel, cells.side, place, normal, facing), face, weight))
+    return Bound.concatenate(parts)
+
+
+def whole_skin(view: View) -> HeadLayer:
+    """All of the head's skin, a little below what the photograph shows; nothing outside of the person's outline."""
+    subject = view.subject
+    rig, model = subject.rig, subject.model
+    spread = FlameParams.neutral().replace(
+        expression=subject.params.expression,
+        jaw=np.array([[_SPREAD["jaw"], 0, 0]], np.float32),
+        eyelids=np.full((1, 2), _SPREAD["eyelids"], np.float32),
+    )
+    opened = skin(rig, spread)[0].astype(np.float64)
+    mesh = Mesh(rig.faces, model.template.astype(np.float64), opened)
+    not_skin = np.zeros(model.vertex_count, bool)
+    for name in NOT_SKIN:
+        not_skin[model.regions[name]] = True
+    faces, margins = skin_faces(mesh, not_skin)
+    faces = np.concatenate([faces, margins])
+    faces = faces[rig.skinning_weights[:, 0][rig.faces[faces]].mean(1) < 0.5]
+    front = mesh.average[rig.faces[faces]].mean(1)
+    radius = np.where((front[:, 2] > 0) & (front[:, 1] > -0.1), FINE, COARSE)
+    samples = scatter(mesh, faces, radius, seed=1, oversampling=4.0)
+    at = radius[np.searchsorted(np.sort(faces), samples.face)] if len(faces) else radius
+    order = np.argsort(faces, kind="stable")
+    at = radius[order][np.searchsorted(faces[order], samples.face)]
+
+    corners = view.vertices[rig.faces[samples.face]]
+    place = np.einsum("nk,nkd->nd", samples.barycentric, corners)
+    normal = unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
+    colour, inside = _colours(view, samples.face, place, normal, samples.average)
+
+    smooth = smooth_normals(mesh, faces)
+    up = unit(np.einsum("nk,nkd->nd", samples.barycentric, smooth[rig.faces[samples.face]]))
+    flat = opened[rig.faces[samples.face]]
+    across = unit(flat[:, 1] - flat[:, 0])
+    out = unit(np.cross(flat[:, 1] - flat[:, 0], flat[:, 2] - flat[:, 0]))
+    factor = np.stack([across, np.cross(out, across), 0.3 * out], 2) * (0.62 * at)[:, None, None]
+    splats = Splats.of(samples.person - SUNK * up, factor, colour, facing=True)
+    bound = Bound(splats, samples.face, samples.barycentric).chosen(inside)
+    return head_layer(rig, opened, bound)
+
+
+def _colours(
+    view: View, face: NDArray[np.int64], place: Float64, normal: Float64, average: Float64
+) -> tuple[Float64, NDArray[np.bool_]]:
+    """Colours [N, 3] of places on the skin, and which of them lie within the person's outline."""
+    from scipy.ndimage import map_coordinates
+    from scipy.spatial import cKDTree
+
+    subject = view.subject
+    pixel, depth = project(place, view.camera)
+    coordinates = [pixel[:, 1] - 0.5, pixel[:, 0] - 0.5]
+    photo = np.stack(
+        [map_coordinates(view.colours[..., k] / 255.0, coordinates, order=1, mode="nearest") for k in range(3)], 1
+    )
+    height, width = subject.alpha.shape
+    x = np.clip(pixel[:, 0], 0, width - 1).astype(np.int64)
+    y = np.clip(pixel[:, 1], 0, height - 1).astype(np.int64)
+    toward = unit(eye_point(view.camera) - place)
+    cosine = np.sum(toward * normal, 1)
+    scalp = faces_of(subject, ("scalp",))[face]
+    visible = (depth < view.depth[y, x] + BEHIND) & (view.skin[y, x] | (scalp & view.hair[y, x]))
+    own = visible * np.clip((cosine - DOUBTFUL) / (SURE - DOUBTFUL), 0, 1)
+    colour, weight = photo, own
+    good = np.flatnonzero(own > 0.3)
+    if len(good):
+        distance, index = cKDTree(average[good]).query(average * [-1, 1, 1])
+        mirrored = _MIRROR * (distance < _MIRROR_REACH) * own[good[index]] * (1 - own)
+        weight = own + mirrored
+        share = (mirrored / np.maximum(weight, 1e-9))[:, None]
+        colour = photo * (1 - share) + photo[good[index]] * share
+    alpha = subject.alpha[y, x]
+    off = (pixel < 0).any(1) | (pixel[:, 0] >= width) | (pixel[:, 1] >= height)
+    return membrane(average, colour, weight), (alpha > 230) | off
+
+
+def membrane(points: Float64, colour: Float64, weight: Float64) -> Float64:
+    """Colours [N, 3] near the given ones where ``weight`` [N] is large, and like their neighbours' elsewhere."""
+    from scipy import sparse
+    from scipy.sparse.linalg import cg
+    from scipy.spatial import cKDTree
+
+    count = len(points)
+    if not count:
+        return colour
+    near = min(_NEIGHBOURS + 1, count)
+    index = cKDTree(points).query(points, near)[1].reshape(count, near)[:, 1:]
+    row = np.repeat(np.arange(count), index.shape[1])
+    graph = sparse.coo_matrix((np.ones(len(row)), (row, index.ravel())), shape=(count, count)).tocsr()
+    graph = graph.maximum(graph.T)
+    degree = np.asarray(graph.sum(1)).ravel()
+    hold = _HOLD * weight + 1e-5
+    system = sparse.diags(degree + hold * _NEIGHBOURS) - graph
+    scale = sparse.diags(1 / (degree + hold * _NEIGHBOURS))
+    mean = (colour * hold[:, None]).sum(0) / hold.sum()
+    result = np.empty_like(colour)
+    for channel in range(3):
+        right = hold * _NEIGHBOURS * np.where(weight > 0, colour[:, channel], mean[channel])
+        result[:, channel] = cg(system, right, x0=np.full(count, mean[channel]), rtol=1e-4, maxiter=600, M=scale)[0]
+    return np.clip(result, 0, 1)

@@ -1,0 +1,226 @@
+"""Who a photograph shows: the fitted head, its pose, which pixels are what, and the room behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from being_rt.avatar.avatar import Camera
+from being_rt.dataset.regions import project
+from being_rt.errors import TrackError
+from being_rt.flame.model import FlameModel
+from being_rt.flame.params import FlameParams
+from being_rt.flame.rig import Rig
+from being_rt.flame.rotations import matrix_axis_angles
+from being_rt.flame.skinning import bake_rig, face_frames, lip_gap, on_surface, skin
+from being_rt.portrait.align import aligned
+from being_rt.track.alpha import refine_alpha
+from being_rt.track.embedding import landmark_embedding
+from being_rt.track.embedding_render import Seen, rasterize
+from being_rt.track.fit import fit
+from being_rt.track.fit_config import FitConfig
+from being_rt.track.labels import region_labels
+from being_rt.track.observations import Observations
+from being_rt.track.observe import NobodyError, observe_frames
+from being_rt.track.placement import centred
+from being_rt.track.plate import background_plate
+from being_rt.track.topology import IRISES
+
+UInt8 = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+
+# One view tells neither the focal length nor much of a skull's depth: both stay near what is likely.
+ONE_PICTURE = FitConfig(outlier=0.2, shape=0.3, focal=1.4, focal_deviation=0.05, fewest=1)
+FPS = 25.0
+TURNED = 25.0  # degrees from which one half of the face is a guess
+LIPS_PARTED = 0.0012  # metres between lips from which they are closed for the resting face
+_GAP_WEIGHT = 3e3  # of a metre between the lips against an expression coefficient of 1
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A person in a photograph of H x W pixels. The head looks along +z, upright, at the origin."""
+
+    picture: UInt8  # [H, W, 3]
+    alpha: UInt8  # [H, W]
+    labels: UInt8  # [H, W] index into being_rt.track.labels.LABELS
+    background: UInt8  # [H, W, 3] without the person
+    model: FlameModel
+    rig: Rig  # at rest: as in the photograph, but with closed lips
+    straight: Rig  # the same with eyes that look ahead, of which eyeballs are made
+    params: FlameParams  # T = 1: from rest to the photograph
+    camera: Camera
+    landmarks: Float32  # [478, 3] px
+    warnings: tuple[str, ...]
+
+    @property
+    def vertices(self) -> Float64:
+        """The mesh in the photograph [V, 3]."""
+        return skin(self.rig, self.params)[0].astype(np.float64)
+
+    def seen(self, vertices: Float64) -> Seen:
+        """Which triangle of the mesh each pixel would show."""
+        pixels, depth = project(vertices, self.camera)
+        return rasterize(pixels, depth, self.rig.faces, self.camera.size)
+
+
+def subject_of(
+    picture: UInt8, model: FlameModel, progress: Callable[[str, float], None] | None = None, threads: int = 2
+) -> Subject:
+    """Find the person in a photograph uint8 [H, W, 3] and fit the head to it.
+
+    Of several faces it is the largest and most central; ``warnings`` say so.
+
+    Raises:
+        TrackError: there is no face, or a network cannot be had.
+    """
+    tell = progress or (lambda stage, share: None)
+    size = picture.shape[1], picture.shape[0]
+    tell("looking", 0.0)
+    try:
+        observations = observe_frames([picture], FPS, size, threads=threads)
+    except NobodyError as problem:
+        raise TrackError(
+            "no face is found in the picture; give one of the head and shoulders from the front, in good light"
+        ) from problem
+    tell("fitting", 0.0)
+    embedding = landmark_embedding(model)
+    found = fit(observations, model, embedding, ONE_PICTURE)
+    if not found.tracked[0]:
+        raise TrackError("the face in the picture cannot be fitted; give one from the front that nothing covers")
+    landmarks = observations.landmarks[0]
+    params, camera = centred(found.params, found.camera, bake_rig(model, found.shape))
+    rig, straight, rest = _resting(model, found.shape, params, camera, landmarks, lambda vertices: aligned(
+        model, embedding, vertices, camera, landmarks
+    ))  # fmt: skip
+    tell("separating", 0.0)
+    mask = observations.masks[0]
+    plate = background_plate([picture], [mask], samples=1)
+    alpha = refine_alpha(picture, mask, plate)
+    labels = region_labels(rig, rest, camera, alpha, picture, embedding)
+    warnings = (*_remarks(observations), *_turned(found.params))
+    return Subject(
+        picture, alpha, labels, plate.picture, model, rig, straight, rest, camera, landmarks, warnings
+    )
+
+
+def _remarks(observations: Observations) -> list[str]:
+    """What was said of a clip of one frame, as of a picture."""
+    faces = int(observations.faces[0])
+    said = [line for line in observations.warnings if "faces are in the picture" not in line]
+    if faces > 1:
+        said.append(f"{faces} faces are in the picture: the largest and most central is taken")
+    return said
+
+
+def _turned(params: FlameParams) -> list[str]:
+    yaw = float(np.degrees(params.rotation[0, 1]))
+    if abs(yaw) < TURNED:
+        return []
+    return [f"the head is turned by {abs(yaw):.0f} degrees: its far side is made up from the near one"]
+
+
+def _resting(
+    model: FlameModel,
+    shape: Float32,
+    params: FlameParams,
+    camera: Camera,
+    landmarks: Float32,
+    moves: Callable[[Float64], Float64],
+) -> tuple[Rig, Rig, FlameParams]:
+    """The rig at rest, the same with eyes straight ahead, and what leads from rest to the photograph.
+
+    What the face does in the photograph is its rest, for drivers add their motion to that: brows, lids, gaze, a smile.
+    Parted lips alone are closed, for a mouth that cannot close cannot speak.
+    """
+    rig = bake_rig(model, shape)
+    expression = params.expression[0].astype(np.float64)
+    posed = FlameParams.neutral().replace(
+        expression=params.expression, jaw=params.jaw, eyelids=params.eyelids
+    )
+    move = np.zeros_like(rig.template, np.float64)
+    for _ in range(2):  # jaw and skinning turn the field a little
+        vertices = skin(rig, posed)[0].astype(np.float64)
+        further = moves(vertices)
+        move += further
+        rig = replace(rig, template=(rig.template + further).astype(np.float32))
+    balls = {side: model.regions[f"{side}_eyeball"] for side in ("left", "right")}
+    joints = rig.joint_rest.copy()
+    joints[3] += move[balls["left"]].mean(0).astype(np.float32)
+    joints[4] += move[balls["right"]].mean(0).astype(np.float32)
+    rig = replace(rig, joint_rest=joints)
+    closing = _closing(rig, expression, params)
+    rest = expression + closing
+    lids = params.eyelids[0].astype(np.float32)
+    template = (
+        rig.template
+        + rig.expression_basis.astype(np.float64) @ rest
+        + rig.eyelid_basis.astype(np.float64) @ lids
+    ).astype(np.float32)
+    straight = replace(
+        rig,
+        template=template,
+        joint_rest=(rig.joint_rest + rig.joint_expression @ rest).astype(np.float32),
+        # What is left of the way to closed lids.
+        eyelid_basis=(rig.eyelid_basis.astype(np.float32) * (1 - lids)).astype(np.float16),
+    )
+    straight = replace(straight, face_frames=face_frames(template, model.faces, model.uv, model.uv_faces))
+    back = FlameParams.neutral().replace(expression=-closing[None], jaw=params.jaw)
+    gaze = _gaze(model, straight, back, camera, landmarks)
+    looking = skin(straight, FlameParams.neutral().replace(eyes=gaze))[0]
+    turned = replace(straight, template=looking)
+    turned = replace(turned, face_frames=face_frames(looking, model.faces, model.uv, model.uv_faces))
+    return turned, straight, back
+
+
+def _closing(rig: Rig, expression: Float64, params: FlameParams) -> Float64:
+    """What to add to an expression so that the lips meet with the jaw at rest: the least that does."""
+    still = FlameParams.neutral().replace(expression=params.expression, jaw=params.jaw)
+    if lip_gap(rig, skin(rig, still)).max() < LIPS_PARTED:
+        return np.zeros(100)
+    basis = rig.expression_basis.astype(np.float64)
+    upper, lower = rig.landmarks["inner_lips_upper"], rig.landmarks["inner_lips_lower"]
+    flat = np.moveaxis(basis, 2, 0)  # [100, V, 3]
+    apart = on_surface(flat, rig.faces, upper) - on_surface(flat, rig.faces, lower)  # [100, L, 3]
+    shaped = rig.template.astype(np.float64) + basis @ expression
+    gap = on_surface(shaped, rig.faces, upper) - on_surface(shaped, rig.faces, lower)
+    # Lips that overlap by a hair at rest are closed; forwards they may differ.
+    weight = _GAP_WEIGHT * np.array([0.3, 1.0, 0.3])
+    rows = (apart * weight).reshape(100, -1).T
+    wanted = -((gap + [0, 2e-4, 0]) * weight).reshape(-1)
+    used = np.linalg.norm(rows, axis=0) > 0
+    solution = np.zeros(100)
+    system = rows[:, used]
+    solution[used] = np.linalg.solve(system.T @ system + np.eye(int(used.sum())), system.T @ wanted)
+    return solution
+
+
+def _gaze(model: FlameModel, rig: Rig, pose: FlameParams, camera: Camera, landmarks: Float32) -> Float32:
+    """Rotations of the eyes [1, 6] that put the irises where the picture shows them."""
+    from being_rt.avatar.demo.eyes import fit_sphere
+
+    vertices = skin(rig, pose)[0].astype(np.float64)
+    pose_matrix = camera.world_to_camera.astype(np.float64)
+    eye = -pose_matrix[:3, :3].T @ pose_matrix[:3, 3]
+    result = np.zeros((1, 6), np.float32)
+    for slot, (side, iris) in enumerate((("left", IRISES[1]), ("right", IRISES[0]))):
+        ball = vertices[model.regions[f"{side}_eyeball"]]
+        centre, radius = fit_sphere(ball[ball[:, 2] < ball[:, 2].max() - 0.004])
+        pixel = landmarks[iris[0], :2].astype(np.float64)
+        ray = np.linalg.inv(camera.intrinsics.astype(np.float64)) @ [*pixel, 1.0]
+        ray = pose_matrix[:3, :3].T @ ray
+        ray /= np.linalg.norm(ray)
+        along = (centre - eye) @ ray
+        beside = eye + along * ray - centre
+        distance = min(float(np.linalg.norm(beside)), 0.6 * radius)
+        beside *= distance / max(float(np.linalg.norm(beside)), 1e-9)
+        direction = (beside - np.sqrt(radius**2 - distance**2) * ray) / radius
+        yaw, pitch = np.arctan2(direction[0], direction[2]), -np.arcsin(np.clip(direction[1], -1, 1))
+        cy, sy, cp, sp = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
+        turn = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]]) @ np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+        result[0, 3 * slot : 3 * slot + 3] = matrix_axis_angles(turn[None])[0]
+    return result

@@ -1,0 +1,157 @@
+"""What the photograph shows of the head: which pixels are skin on the mesh, hair, the mouth, eyes or the body."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from being_rt.avatar.avatar import Camera
+from being_rt.dataset.regions import project
+from being_rt.portrait.splats import Bool, Float64, Splats
+from being_rt.portrait.subject import Subject
+from being_rt.track.labels import BACKGROUND, HAIR, SKIN
+
+UInt8 = NDArray[np.uint8]
+Int32 = NDArray[np.int32]
+
+LEAST = 20  # of 255: alpha from which a pixel is laid
+OVERLAP = 0.72  # deviation of a pixel's Gaussian, of the pixel's side: neighbours cover what lies between
+STEEPEST = 0.28  # cosine to the view up to which a surface's Gaussians are as long as their pixels' footprints
+_BODY = 0.5  # of the global joint: what it carries is the body's
+_CLOSING = 0.22  # of the distance between the eyes: gaps in hair that labels leave
+NOT_SKIN = ("left_eyeball", "right_eyeball", "teeth_upper", "teeth_lower", "mouth_interior", "tongue")
+MOUTH = ("teeth_upper", "teeth_lower", "mouth_interior", "tongue")
+
+
+@dataclass(frozen=True)
+class View:
+    """Masks [H, W] of the photograph, which share the person's pixels between them, and the mesh under each pixel."""
+
+    subject: Subject
+    vertices: Float64  # [V, 3] in the photograph
+    face: Int32  # [H, W] triangle under the pixel, or -1
+    barycentric: NDArray[np.float32]  # [H, W, 3]
+    depth: Float64  # [H, W] metres, of the mesh; infinite where there is none
+    colours: UInt8  # [H, W, 3] the photograph, beyond the person's edge the person's colours
+    skin: Bool
+    mouth: Bool
+    eyes: Bool
+    hair: Bool
+    body: Bool
+
+    @property
+    def camera(self) -> Camera:
+        return self.subject.camera
+
+
+def view_of(subject: Subject) -> View:
+    """Decide for every pixel of the person what it shows."""
+    from scipy import ndimage
+
+    model, rig, alpha = subject.model, subject.rig, subject.alpha
+    vertices = subject.vertices
+    seen = subject.seen(vertices)
+    covered = seen.face >= 0
+    mesh_depth = project(vertices, subject.camera)[1]
+    depth = np.einsum("hwk,hwk->hw", seen.barycentric, mesh_depth[rig.faces[seen.face]])
+    depth = np.where(covered, depth, np.inf)
+
+    weight = rig.skinning_weights[:, 0][rig.faces].mean(1)
+    on_head = covered & (weight[seen.face] < _BODY)
+    person = alpha >= LEAST
+    labels = subject.labels
+    nearest = ndimage.distance_transform_edt(labels == BACKGROUND, return_distances=False, return_indices=True)
+    labels = labels[nearest[0], nearest[1]]
+
+    def of(names: tuple[str, ...]) -> Bool:
+        return np.asarray(covered & faces_of(subject, names)[seen.face])
+
+    eyes, mouth = of(("left_eyeball", "right_eyeball")) & person, of(MOUTH) & person
+    unit = float(np.linalg.norm(subject.landmarks[468, :2] - subject.landmarks[473, :2]))
+    hair = person & (labels == HAIR) & ~eyes & ~mouth
+    size = max(1, round(_CLOSING * unit))
+    disc = np.hypot(*np.mgrid[-size : size + 1, -size : size + 1]) <= size
+    padded = np.pad(hair, size)
+    closed = ndimage.binary_erosion(ndimage.binary_dilation(padded, disc), disc)[size:-size, size:-size]
+    hair |= closed & of(("scalp",)) & person & ~eyes & ~mouth
+    hair |= person & ~on_head & (labels == SKIN)
+    skin = person & on_head & ~hair & ~eyes & ~mouth
+    body = person & ~skin & ~hair & ~eyes & ~mouth
+    return View(
+        subject, vertices, seen.face, seen.barycentric, depth, _foreground(subject.picture, alpha),
+        skin, mouth, eyes, hair, body,
+    )  # fmt: skip
+
+
+def faces_of(subject: Subject, names: tuple[str, ...], *, touching: bool = False) -> Bool:
+    """Triangles [F] whose corners all (or, ``touching``, any of them) lie in regions of the model."""
+    inside = np.zeros(subject.model.vertex_count, bool)
+    for name in names:
+        inside[subject.model.regions[name]] = True
+    corners = inside[subject.model.faces]
+    return np.asarray(corners.any(1) if touching else corners.all(1))
+
+
+def _foreground(picture: UInt8, alpha: UInt8) -> UInt8:
+    """The picture, where it is not all the person's with the colours of the person nearby."""
+    from scipy import ndimage
+
+    colours = picture.astype(np.float64)
+    sure = alpha >= 250
+    result = colours.copy()
+    left = ~sure
+    for deviation in (1.5, 4.0, 12.0):
+        weight = ndimage.gaussian_filter(sure.astype(np.float64), deviation)
+        mean = ndimage.gaussian_filter(colours * sure[..., None], (deviation, deviation, 0))
+        filled = left & (weight > 0.02)
+        result[filled] = mean[filled] / weight[filled][:, None]
+        left &= ~filled
+    return result.round().clip(0, 255).astype(np.uint8)
+
+
+def unprojected(camera: Camera, pixel: Float64, depth: Float64) -> Float64:
+    """Places [N, 3] of pixels [N, 2] at depths [N]."""
+    pose = camera.world_to_camera.astype(np.float64)
+    ray = np.concatenate([pixel, np.ones((len(pixel), 1))], 1) @ np.linalg.inv(camera.intrinsics.astype(np.float64)).T
+    return np.asarray((ray * depth[:, None] - pose[:3, 3]) @ pose[:3, :3])
+
+
+def eye_point(camera: Camera) -> Float64:
+    """Where the camera stands [3]."""
+    pose = camera.world_to_camera.astype(np.float64)
+    return np.asarray(-pose[:3, :3].T @ pose[:3, 3])
+
+
+def discs(camera: Camera, place: Float64, normal: Float64, side: NDArray[np.int64], flat: float = 0.3) -> Float64:
+    """Factors [N, 3, 3] of flat Gaussians on a surface that cover cells of ``side`` [N] pixels in the picture."""
+    pose = camera.world_to_camera.astype(np.float64)
+    depth = place @ pose[2, :3] + pose[2, 3]
+    deviation = OVERLAP * side * depth / float(camera.intrinsics[0, 0])
+    view = eye_point(camera) - place
+    view /= np.linalg.norm(view, axis=1, keepdims=True)
+    cosine = np.sum(view * normal, 1)
+    slope = view - cosine[:, None] * normal
+    length = np.linalg.norm(slope, axis=1, keepdims=True)
+    other = np.cross(normal, [0.31, 0.9, 0.3])
+    other /= np.linalg.norm(other, axis=1, keepdims=True)
+    slope = np.where(length > 1e-3, slope / np.maximum(length, 1e-3), other)
+    slope /= np.linalg.norm(slope, axis=1, keepdims=True)
+    stretch = 1 / np.maximum(np.abs(cosine), STEEPEST)
+    return np.stack(
+        [
+            slope * (deviation * stretch)[:, None],
+            np.cross(normal, slope) * deviation[:, None],
+            normal * (flat * deviation)[:, None],
+        ],
+        2,
+    )
+
+
+def laid(view: View, pixel: Float64, side: NDArray[np.int64], place: Float64, normal: Float64, facing: bool) -> Splats:
+    """Gaussians at places [N, 3] that show the photograph's cells."""
+    x, y = pixel.astype(np.int64).T
+    colour = view.colours[y, x] / 255.0
+    opacity = 0.97 * view.subject.alpha[y, x] / 255.0
+    return Splats.of(place, discs(view.camera, place, normal, side), colour, opacity, facing=facing, seen=True)
