@@ -15,12 +15,13 @@ from being_rt.dataset.plates import fill
 from being_rt.dataset.regions import project
 from being_rt.flame.procedural.surface import smoothstep
 from being_rt.portrait.cells import Cells, cut
-from being_rt.portrait.splats import Bool, Float64, Splats, torso_gaussians
-from being_rt.portrait.view import OVERLAP, View, unprojected
+from being_rt.portrait.splats import OPAQUE, Bool, Float64, Splats, torso_gaussians
+from being_rt.portrait.view import View, deviations, unprojected
 
 CONTRAST = 14
 CHEST, SHOULDERS = 0.25, 0.5  # metres forwards per metre down; metres backwards per squared metre aside
 BORDER = 0.05  # of the picture's longer side by which the sheet goes on beyond it
+LINING = 0.006  # metres between what is shown and its lining
 BEHIND = 0.035  # metres by which what the head hides lies behind it
 REACH = 0.07  # metres from the body up to which there is something to be hidden
 _STILL = 0.75  # share of the root, which does not turn, far from the neck
@@ -41,29 +42,32 @@ def body(view: View, hanging: tuple[Cells, Float64, Float64]) -> tuple[TorsoLaye
         return np.pad(picture, (*around, *((0, 0),) * (picture.ndim - 2)), mode="edge")
 
     colours = beyond(view.colours)
-    alpha, shown = beyond(subject.alpha), beyond(view.body).astype(bool)
+    alpha, shown = beyond(subject.alpha).astype(np.uint8), beyond(view.body).astype(bool)
     hidden = np.pad(_hidden(view), border)
     sure = shown & (alpha >= 250)
     filled = fill(colours.astype(np.uint8), sure) if hidden.any() and sure.any() else colours.astype(np.uint8)
     parts, rest = [], []
-    for region, picture, contrast in ((shown, colours.astype(np.uint8), CONTRAST), (hidden, filled, 40)):
-        cells = cut(picture, region, contrast)
+    picture = colours.astype(np.uint8)
+    # What is shown, a coarse lining that nothing shines through, and what the head hides.
+    sheets = ((shown, picture, CONTRAST, 0.0), (sure, picture, 60, LINING), (hidden, filled, 60, BEHIND))
+    for number, (region, shade, contrast, behind) in enumerate(sheets):
+        cells = cut(np.dstack([shade, alpha]) if number == 0 else shade, region, contrast)
         x, y = cells.pixel.astype(np.int64).T
         pixel = cells.pixel - border
-        depth = _sheet(view, pixel)
-        if region is hidden:
-            depth = np.maximum(depth, _mesh_depth(view, pixel) + BEHIND)
+        depth = _sheet(view, pixel) + behind
+        if number == 2:
+            depth = np.maximum(depth, _mesh_depth(view, pixel) + behind)
         place = unprojected(view.camera, pixel, depth)
-        opacity = 0.97 * (alpha[y, x] / 255.0 if region is shown else np.ones(len(x)))
+        opacity = OPAQUE * (alpha[y, x] / 255.0 if number == 0 else np.ones(len(x)))
         inside = (pixel >= 0).all(1) & (pixel[:, 0] < width) & (pixel[:, 1] < height)
-        splats = Splats.of(place, _upright(view, depth, cells.side), picture[y, x] / 255.0, opacity)
-        parts.append(splats._replace(seen=inside & (region is shown)))
+        splats = Splats.of(place, _upright(view, depth, cells.side), shade[y, x] / 255.0, opacity)
+        parts.append(splats._replace(seen=inside & (number == 0)))
         rest.append(_weights(view, place))
     cells, place, _ = hanging
     if len(place):
         x, y = cells.pixel.astype(np.int64).T
         depth = project(place, view.camera)[1]
-        opacity = 0.97 * subject.alpha[y, x] / 255.0
+        opacity = OPAQUE * subject.alpha[y, x] / 255.0
         factor = _upright(view, depth, cells.side)
         parts.append(Splats.of(place, factor, view.colours[y, x] / 255.0, opacity, seen=True))
         rest.append(_weights(view, place, hanging=True))
@@ -75,7 +79,7 @@ def body(view: View, hanging: tuple[Cells, Float64, Float64]) -> tuple[TorsoLaye
 def _upright(view: View, depth: Float64, side: NDArray[np.int64]) -> Float64:
     """Factors [N, 3, 3] of Gaussians that face the camera."""
     axes = view.camera.world_to_camera[:3, :3].astype(np.float64).T  # columns: right, down, forwards
-    deviation = OVERLAP * side * depth / float(view.camera.intrinsics[0, 0])
+    deviation = deviations(view.camera, depth, side)
     return axes[None] * (deviation[:, None] * [1.0, 1.0, 0.3])[:, None, :]
 
 
@@ -100,20 +104,18 @@ def _mesh_depth(view: View, pixel: Float64) -> Float64:
 
 
 def _hidden(view: View) -> Bool:
-    """Pixels [H, W] of the head behind which the body goes on: below the chin, or just above, and near it."""
+    """Pixels [H, W] of the head behind which the body goes on: those between two of its pixels in the same row."""
     from scipy import ndimage
 
     head = view.skin | view.hair | view.mouth
     if not view.body.any() or not head.any():
         return np.zeros_like(head)
-    chin = view.subject.landmarks[152, :2].astype(np.float64)
-    brow = view.subject.landmarks[10, :2].astype(np.float64)
-    down = (chin - brow) / max(float(np.linalg.norm(chin - brow)), 1.0)
-    y, x = np.mgrid[: head.shape[0], : head.shape[1]] + 0.5
-    below = (x - chin[0]) * down[0] + (y - chin[1]) * down[1]
+    solid = view.body & (view.subject.alpha >= 250)
+    from_left = np.maximum.accumulate(solid, axis=1)
+    from_right = np.maximum.accumulate(solid[:, ::-1], axis=1)[:, ::-1]
     metre = float(view.camera.intrinsics[0, 0]) / float(np.median(view.depth[np.isfinite(view.depth)]))
     near = ndimage.distance_transform_edt(~view.body) < REACH * metre
-    return np.asarray(head & near & (below > -0.02 * metre))
+    return np.asarray(head & near & from_left & from_right)
 
 
 def _weights(view: View, place: Float64, hanging: bool = False) -> Float64:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from being_rt.avatar.avatar import Avatar, Seam
+from being_rt.avatar.avatar import Avatar, Gaussians, Seam
 from being_rt.avatar.validation import validate_avatar
 from being_rt.portrait.body import body
 from being_rt.portrait.hair import hair
@@ -20,11 +20,15 @@ from being_rt.portrait.view import view_of
 from being_rt.renderer import Renderer
 
 Bool = NDArray[np.bool_]
+Float64 = NDArray[np.float64]
 
 ROUNDS = 8  # of corrections
-STEP = 0.8  # of what is missing that one correction adds
-NEAR = 0.02  # metres from what is drawn that a Gaussian may lie and still be it
+STEP = 1.1  # of what is missing that one correction adds
+BLUR = 0.6  # px over which what is missing is averaged, about a Gaussian's own size
+FARTHEST = 0.25  # of full brightness by which a colour may be corrected
+SOLID = 0.97  # of the person's alpha from which nothing of the room shines through
 HAIR_FALLS = 0.02  # metres above the chin from which hair hangs on the shoulders
+FAINTEST = 0.06  # opacity below which a Gaussian is left out
 SOFTNESS = 0.01  # metres of depth over which head and torso swap order
 
 
@@ -76,36 +80,75 @@ def avatar_of(
 
 
 def corrected(avatar: Avatar, subject: Subject, seen: Bool, tell: Callable[[str, float], None]) -> Avatar:
-    """Colours such that the avatar drawn in the photograph's pose is the photograph.
+    """Colours and, along the outline, opacities such that the avatar in the photograph's pose is the photograph.
 
-    Gaussians overlap, so what is drawn is a blurred photograph. What is missing is added to those that lie where it is
-    missing, again and again: van Cittert's iteration (Zeitschrift fuer Physik 69, 1931), a deconvolution.
+    Gaussians overlap, so what is drawn is a blurred photograph. What is missing, blurred alike, is added to those that
+    lie where it is missing, again and again: Landweber's iteration (American Journal of Mathematics 73, 1951), a
+    deconvolution that leaves alone what the blur has wiped out.
     """
     from scipy import ndimage
 
-    photo = subject.picture.astype(np.float64) / 255
-    colour = np.concatenate([avatar.head.gaussians.colour, avatar.torso.gaussians.colour]).astype(np.float64)
-    count = avatar.head.gaussians.count
+    photo, wanted = subject.picture.astype(np.float64) / 255, subject.alpha.astype(np.float64) / 255
+    layers = avatar.head.gaussians, avatar.torso.gaussians
+    start = np.concatenate([layer.colour for layer in layers]).astype(np.float64)
+    opacity = 1 / (1 + np.exp(-np.concatenate([layer.opacity_logit for layer in layers]).astype(np.float64)))
+    colour = start.copy()
+    moves = np.arange(len(start)) < avatar.head.gaussians.count
+    farthest = np.where(moves, FARTHEST, 1.0)[:, None]
     for step in range(ROUNDS):
         tell("correcting", step / ROUNDS)
         renderer = Renderer(avatar, subject.camera.size)
-        picture, alpha, depth = renderer.render_layers(subject.params)
+        picture, alpha, _ = renderer.render_layers(subject.params)
         splats = renderer.splats()
-        missing = photo - picture.astype(np.float64) / 255
-        x, y = splats["mean"].astype(np.float64).T
-        inside = splats["visible"] & seen
-        coordinates = [np.where(inside, y, 0) - 0.5, np.where(inside, x, 0) - 0.5]
-        there = ndimage.map_coordinates(depth, coordinates, order=0, mode="nearest")
-        near = inside & (np.abs(splats["depth"] - there) < NEAR)
-        for channel in range(3):
-            change = ndimage.map_coordinates(missing[..., channel], coordinates, order=1, mode="nearest")
-            colour[:, channel] += STEP * np.where(near, change, 0)
-        colour = np.clip(colour, 0, 1)
-        avatar = replace(
-            avatar,
-            head=replace(avatar.head, gaussians=replace(avatar.head.gaussians, colour=colour[:count].astype(np.float32))),
-            torso=replace(
-                avatar.torso, gaussians=replace(avatar.torso.gaussians, colour=colour[count:].astype(np.float32))
-            ),
-        )
-    return avatar
+        shown = splats["visible"] & seen
+        x, y = splats["mean"][shown].astype(np.float64).T
+        places = [y - 0.5, x - 0.5]
+
+        def at(image: Float64, places: list[Float64] = places) -> Float64:
+            return np.asarray(ndimage.map_coordinates(image, places, order=1, mode="nearest"))
+
+        missing = ndimage.gaussian_filter(photo - picture / 255.0, (BLUR, BLUR, 0))
+        aim, now = at(wanted), at(alpha.astype(np.float64))
+        edge = aim < SOLID
+        own = opacity[shown]
+        opacity[shown] = np.where(edge, np.clip(own * (aim + 0.02) / (now + 0.02), 0.002, 0.97), own)
+        # Where the room shines through hair, it is not for the hair to correct: that moves. Shoulders stay.
+        share = np.where(edge & moves[shown], np.clip(2 * aim - 1, 0, 1), 1.0)
+        change = np.stack([at(missing[..., channel]) for channel in range(3)], 1)
+        colour[shown] += STEP * share[:, None] * change
+        colour = np.clip(np.clip(colour, start - farthest, start + farthest), 0, 1)
+        avatar = _with(avatar, colour, opacity)
+    return _visible(avatar)
+
+
+def _visible(avatar: Avatar) -> Avatar:
+    """Without Gaussians that are as good as transparent."""
+    least = float(np.log(FAINTEST / (1 - FAINTEST)))
+    head, torso = avatar.head, avatar.torso
+    kept, stays = head.gaussians.opacity_logit > least, torso.gaussians.opacity_logit > least
+    return replace(
+        avatar,
+        head=replace(
+            head, gaussians=_chosen(head.gaussians, kept), face=head.face[kept], barycentric=head.barycentric[kept]
+        ),
+        torso=replace(torso, gaussians=_chosen(torso.gaussians, stays), weights=torso.weights[stays]),
+    )
+
+
+def _chosen(gaussians: Gaussians, which: Bool) -> Gaussians:
+    return Gaussians(**{item.name: getattr(gaussians, item.name)[which] for item in fields(Gaussians)})
+
+
+def _with(avatar: Avatar, colour: Float64, opacity: Float64) -> Avatar:
+    """The avatar with other colours [N, 3] and opacities [N], the head's first."""
+    count = avatar.head.gaussians.count
+    logit = np.log(opacity / (1 - opacity)).astype(np.float32)
+
+    def changed(gaussians: Gaussians, part: slice) -> Gaussians:
+        return replace(gaussians, colour=colour[part].astype(np.float32), opacity_logit=logit[part])
+
+    return replace(
+        avatar,
+        head=replace(avatar.head, gaussians=changed(avatar.head.gaussians, slice(0, count))),
+        torso=replace(avatar.torso, gaussians=changed(avatar.torso.gaussians, slice(count, None))),
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,41 +21,47 @@ class Cells(NamedTuple):
     pixel: Float64  # [N, 2] x, y of their middles
     side: Int64  # [N] pixels
 
-    def at(self, picture: NDArray[np.generic]) -> NDArray[np.generic]:
+    def at(self, picture: NDArray[Any]) -> NDArray[Any]:
         """The values [N, ...] of a picture [H, W, ...] at the cells' middles (the lower right of four pixels)."""
         x, y = self.pixel.astype(np.int64).T
         return picture[y, x]
 
     def chosen(self, which: Bool) -> Cells:
+        """Some of them."""
         return Cells(self.pixel[which], self.side[which])
 
 
-def cut(picture: UInt8, region: Bool, contrast: float, largest: int = 8) -> Cells:
-    """Cells that cover a region [H, W] of a picture [H, W, 3], each pixel once.
+def cut(picture: UInt8, region: Bool, contrast: float, largest: int = SIDES[0]) -> Cells:
+    """Cells that cover a region [H, W] of a picture [H, W, C], each pixel once.
 
-    A cell is divided until it lies in the region and its colours differ by less than ``contrast`` (of 255) in each
-    channel; single pixels are taken as they are.
+    A cell larger than a pixel is as far from the region's border as it is wide, and no channel differs by ``contrast``
+    (of 255) in it and half its width around: its Gaussian reaches over its own border.
+
+    Args:
+        largest: side that a cell may have, 1 to 8 pixels.
 
     Example::
 
         cells = cut(picture, alpha > 127, contrast=12)
     """
+    from scipy import ndimage
+
     height, width = region.shape
-    below, right = -height % SIDES[0], -width % SIDES[0]
-    inside = np.pad(region, ((0, below), (0, right)))
-    colours = np.pad(picture, ((0, below), (0, right), (0, 0)), mode="edge")
-    open_ = inside.copy()
+    margin = ((0, -height % SIDES[0]), (0, -width % SIDES[0]))
+    inner = np.pad(ndimage.distance_transform_edt(np.pad(region, 1, mode="edge"))[1:-1, 1:-1], margin)
+    colours = np.pad(picture, (*margin, (0, 0)), mode="edge")
+    left = inner > 0
     pixels, sides = [], []
-    for side in SIDES:
-        if side > largest:
-            continue
-        rows, columns = inside.shape[0] // side, inside.shape[1] // side
-        blocks = colours.reshape(rows, side, columns, side, 3)
-        spread = (blocks.max((1, 3)).astype(np.int16) - blocks.min((1, 3))).max(-1)
-        whole = open_.reshape(rows, side, columns, side).all((1, 3))
-        taken = whole & ((spread < contrast) | (side == 1))
+    for side in [side for side in SIDES if side <= largest]:
+        blocks = (inner.shape[0] // side, side, inner.shape[1] // side, side)
+        taken = left.reshape(blocks).all((1, 3))
+        if side > 1:
+            around = (2 * side + 1, 2 * side + 1, 1)
+            high, low = ndimage.maximum_filter(colours, around), ndimage.minimum_filter(colours, around)
+            spread = (high[side // 2 :: side, side // 2 :: side].astype(np.int16) - low[side // 2 :: side, side // 2 :: side])
+            taken &= (spread.max(-1) < contrast) & (inner.reshape(blocks).min((1, 3)) > side)
         y, x = np.nonzero(taken)
         pixels.append(np.stack([x + 0.5, y + 0.5], 1) * side)
         sides.append(np.full(len(x), side))
-        open_ &= ~np.repeat(np.repeat(taken, side, 0), side, 1)
+        left &= ~np.repeat(np.repeat(taken, side, 0), side, 1)
     return Cells(np.concatenate(pixels), np.concatenate(sides))

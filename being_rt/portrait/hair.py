@@ -75,7 +75,7 @@ def relief(view: View) -> tuple[Float64, float]:
 def hair(view: View, below: float) -> tuple[Bound, tuple[Cells, Float64, Float64]]:
     """Gaussians of the head's hair, and cells, places and normals of what hangs lower than ``below`` (y, metres)."""
     height, plane = relief(view)
-    cells = cut(view.subject.picture, view.hair, CONTRAST, largest=4)
+    cells = cut(view.with_alpha, view.hair, CONTRAST, largest=4)
     x, y = cells.pixel.astype(np.int64).T
     depth = plane - height
     place = unprojected(view.camera, cells.pixel, depth[y, x])
@@ -83,14 +83,14 @@ def hair(view: View, below: float) -> tuple[Bound, tuple[Cells, Float64, Float64
     low = place[:, 1] < below
     hanging = cells.chosen(low), place[low], normal[low]
     front = laid(view, cells.pixel[~low], cells.side[~low], place[~low], normal[~low], facing=False)
-    back_cells = cut(view.subject.picture, view.hair & (view.subject.alpha > 230), 60, largest=4)
+    back_cells = cut(view.colours, view.hair & (view.subject.alpha > 200), 60, largest=2)
     bx, by = back_cells.pixel.astype(np.int64).T
     mirrored = unprojected(view.camera, back_cells.pixel, plane + height[by, bx] + 0.002)
     kept = mirrored[:, 1] >= below
     away = _normals(view, plane + height, view.hair)[by, bx]
     back = laid(view, back_cells.pixel, back_cells.side, mirrored, away, facing=False)
     back = back._replace(
-        colour=back.colour * _SHADE, seen=np.zeros(len(mirrored), bool), factor=1.15 * back.factor
+        colour=back.colour * _SHADE, seen=np.zeros(len(mirrored), bool), factor=1.4 * back.factor
     ).chosen(kept)
     return Bound.concatenate([_carried(view, front), _carried(view, back)]), hanging
 

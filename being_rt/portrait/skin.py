@@ -18,9 +18,9 @@ from being_rt.avatar.demo.skin import skin_faces
 from being_rt.dataset.regions import project
 from being_rt.flame.params import FlameParams
 from being_rt.flame.skinning import skin
-from being_rt.portrait.cells import cut
-from being_rt.portrait.splats import Bound, Float64, Splats, head_layer
-from being_rt.portrait.view import NOT_SKIN, View, eye_point, faces_of, laid
+from being_rt.portrait.cells import Cells, cut
+from being_rt.portrait.splats import Bool, Bound, Float64, Splats, head_layer
+from being_rt.portrait.view import NOT_SKIN, View, eye_point, faces_of, laid, unprojected
 
 CONTRAST = 10  # of 255: flatter cells are taken as one
 FINE, COARSE = 0.0012, 0.0026  # metres between the samples of the face and of the rest
@@ -32,22 +32,97 @@ _MIRROR_REACH = 0.006  # metres
 _HOLD = 4.0  # of colours against the membrane
 _NEIGHBOURS = 8
 _FORWARD = 0.0009  # metres by which what the photograph shows of a mouth lies before the generic one
+_SET_BACK = 0.002  # metres by which skin beside the mesh lies behind the mesh's border
+_LASHES = 0.05  # of the distance between the eyes
+_STIFF = 1.6  # times its area that a triangle of a rim may have when the eye is shut
 _SPREAD = {"jaw": 0.25, "eyelids": 0.9}  # the pose in which samples are even: folds are open
 
 
 def seen_skin(view: View) -> Bound:
     """Skin and open mouth as the photograph shows them."""
-    parts = []
-    for region, facing, forward in ((view.skin, True, 0.0), (view.mouth, False, _FORWARD)):
-        cells = cut(view.subject.picture, region, CONTRAST, largest=4)
-        x, y = cells.pixel.astype(np.int64).T
-        face, weight = view.face[y, x].astype(np.int64), view.barycentric[y, x].astype(np.float64)
-        corners = view.vertices[view.subject.rig.faces[face]]
-        place = np.einsum("nk,nkd->nd", weight, corners)
-        normal = unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
-        place = place + forward * unit(eye_point(view.camera) - place)
-        parts.append(Bound(laid(view, cells.pixel, cells.side, place, normal, facing), face, weight))
-    return Bound.concatenate(parts)
+    return Bound.concatenate(
+        [
+            _on_mesh(view, view.skin & ~view.beside, facing=True),
+            _beside_mesh(view),
+            _on_mesh(view, view.mouth, facing=False, forward=_FORWARD),
+        ]
+    )
+
+
+def _on_mesh(view: View, region: Bool, *, facing: bool, forward: float = 0.0) -> Bound:
+    cells, face, weight, place, normal = _under(view, region)
+    place = place + forward * unit(eye_point(view.camera) - place)
+    return _lashes_on_rims(view, cells, Bound(laid(view, cells.pixel, cells.side, place, normal, facing), face, weight))
+
+
+def _beside_mesh(view: View) -> Bound:
+    """What goes on from the mesh's border, upright at the border's depth."""
+    cells, face, weight, _, _ = _under(view, view.beside)
+    x, y = cells.pixel.astype(np.int64).T
+    place = unprojected(view.camera, cells.pixel, view.depth[y, x] + _SET_BACK)
+    toward = unit(eye_point(view.camera) - place)
+    return Bound(laid(view, cells.pixel, cells.side, place, toward, False), face, weight)
+
+
+def _under(view: View, region: Bool) -> tuple[Cells, NDArray[np.int64], Float64, Float64, Float64]:
+    """Cells of a region with the triangle under each, barycentric coordinates, place and normal."""
+    cells = cut(view.with_alpha, region, CONTRAST, largest=4)
+    x, y = cells.pixel.astype(np.int64).T
+    face, weight = view.face[y, x].astype(np.int64), view.barycentric[y, x].astype(np.float64)
+    corners = view.vertices[view.subject.rig.faces[face]]
+    place = np.einsum("nk,nkd->nd", weight, corners)
+    normal = unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
+    return cells, face, weight, place, normal
+
+
+def _lashes_on_rims(view: View, cells: Cells, bound: Bound) -> Bound:
+    """Pixels beside an eye, lashes and their line, on the lid's rim, which moves without being stretched.
+
+    A lid's skin is folded away while the eye is open. Painted on it, the line of lashes would cover the whole closed lid.
+    """
+    from scipy.spatial import cKDTree
+
+    near = eye_distance(view)[tuple(cells.pixel.astype(np.int64).T[::-1])] < lash_width(view)
+    if not near.any():
+        return bound
+    rims = np.flatnonzero(rim_faces(view))
+    corners = view.vertices[view.subject.rig.faces[rims]]
+    nearest = cKDTree(corners.mean(1)).query(bound.splats.place[near])[1]
+    face, weight = bound.face.copy(), bound.barycentric.copy()
+    face[near], weight[near] = rims[nearest], 1 / 3
+    return Bound(bound.splats, face, weight)
+
+
+def eye_distance(view: View) -> Float64:
+    """Distance [H, W] of each pixel to an open eye, px."""
+    from scipy import ndimage
+
+    if not view.eyes.any():
+        return np.full(view.eyes.shape, np.inf)
+    return np.asarray(ndimage.distance_transform_edt(~view.eyes))
+
+
+def lash_width(view: View) -> float:
+    """How far from an open eye its lashes are, px."""
+    return max(1.5, _LASHES * float(np.linalg.norm(np.diff(view.subject.landmarks[[468, 473], :2], axis=0))))
+
+
+def rim_faces(view: View) -> Bool:
+    """Triangles [F] at the rims of the lids: those that a blink carries along and hardly stretches."""
+    rig = view.subject.rig
+    shut = FlameParams.neutral().replace(eyelids=np.ones((1, 2), np.float32))
+    areas = []
+    for vertices in (rig.template.astype(np.float64), skin(rig, shut)[0].astype(np.float64)):
+        corners = vertices[rig.faces]
+        areas.append(np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1))
+    landmarks = view.subject.model.landmarks
+    at_rim = np.zeros(rig.template.shape[0], bool)
+    for side in ("left", "right"):
+        for lid in ("upper", "lower"):
+            at_rim[rig.faces[landmarks[f"eyelid_{lid}_{side}"][0]].ravel()] = True
+    ratio = areas[1] / np.maximum(areas[0], 1e-12)
+    usable = at_rim[rig.faces].any(1) & (areas[0] > 0) & (rig.face_frames != 0).any((1, 2))
+    return np.asarray(usable & (ratio < _STIFF))
 
 
 def whole_skin(view: View) -> HeadLayer:
@@ -66,11 +141,10 @@ def whole_skin(view: View) -> HeadLayer:
         not_skin[model.regions[name]] = True
     faces, margins = skin_faces(mesh, not_skin)
     faces = np.concatenate([faces, margins])
-    faces = faces[rig.skinning_weights[:, 0][rig.faces[faces]].mean(1) < 0.5]
+    faces = faces[(rig.skinning_weights[:, 0][rig.faces[faces]].mean(1) < 0.5) & ~view.covered_ears[faces]]
     front = mesh.average[rig.faces[faces]].mean(1)
     radius = np.where((front[:, 2] > 0) & (front[:, 1] > -0.1), FINE, COARSE)
     samples = scatter(mesh, faces, radius, seed=1, oversampling=4.0)
-    at = radius[np.searchsorted(np.sort(faces), samples.face)] if len(faces) else radius
     order = np.argsort(faces, kind="stable")
     at = radius[order][np.searchsorted(faces[order], samples.face)]
 
@@ -110,6 +184,7 @@ def _colours(
     cosine = np.sum(toward * normal, 1)
     scalp = faces_of(subject, ("scalp",))[face]
     visible = (depth < view.depth[y, x] + BEHIND) & (view.skin[y, x] | (scalp & view.hair[y, x]))
+    visible &= eye_distance(view)[y, x] > 1.5 * lash_width(view)
     own = visible * np.clip((cosine - DOUBTFUL) / (SURE - DOUBTFUL), 0, 1)
     colour, weight = photo, own
     good = np.flatnonzero(own > 0.3)

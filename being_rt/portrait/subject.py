@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.avatar.avatar import Camera
+from being_rt.dataset.plates import fill
 from being_rt.dataset.regions import project
 from being_rt.errors import TrackError
 from being_rt.flame.model import FlameModel
@@ -38,6 +39,9 @@ ONE_PICTURE = FitConfig(outlier=0.2, shape=0.3, focal=1.4, focal_deviation=0.05,
 FPS = 25.0
 TURNED = 25.0  # degrees from which one half of the face is a guess
 LIPS_PARTED = 0.0012  # metres between lips from which they are closed for the resting face
+OUTLINE = 0.006  # of the picture's longer side: how far around the outline pixels have something of the person
+WINDOWS = 0.016  # of the same: how far from the outline a person may be transparent
+FAINT = 12  # of 255: alpha below which there is nobody
 _GAP_WEIGHT = 3e3  # of a metre between the lips against an expression coefficient of 1
 
 
@@ -62,10 +66,12 @@ class Subject:
         """The mesh in the photograph [V, 3]."""
         return skin(self.rig, self.params)[0].astype(np.float64)
 
-    def seen(self, vertices: Float64) -> Seen:
-        """Which triangle of the mesh each pixel would show."""
+    def seen(self, vertices: Float64, without: NDArray[np.bool_] | None = None) -> Seen:
+        """Which triangle of the mesh each pixel would show, were there none of ``without`` [F]."""
         pixels, depth = project(vertices, self.camera)
-        return rasterize(pixels, depth, self.rig.faces, self.camera.size)
+        kept = np.arange(len(self.rig.faces)) if without is None else np.flatnonzero(~without)
+        seen = rasterize(pixels, depth, self.rig.faces[kept], self.camera.size)
+        return Seen(np.where(seen.face >= 0, kept[seen.face], -1).astype(np.int32), seen.barycentric)
 
 
 def subject_of(
@@ -99,13 +105,29 @@ def subject_of(
     ))  # fmt: skip
     tell("separating", 0.0)
     mask = observations.masks[0]
-    plate = background_plate([picture], [mask], samples=1)
-    alpha = refine_alpha(picture, mask, plate)
+    alpha = _solid(refine_alpha(picture, mask, background_plate([picture], [mask], samples=1)))
     labels = region_labels(rig, rest, camera, alpha, picture, embedding)
     warnings = (*_remarks(observations), *_turned(found.params))
     return Subject(
-        picture, alpha, labels, plate.picture, model, rig, straight, rest, camera, landmarks, warnings
+        picture, alpha, labels, room(picture, alpha), model, rig, straight, rest, camera, landmarks, warnings
     )
+
+
+def _solid(alpha: UInt8) -> UInt8:
+    """Alpha without windows: far from the outline a person is opaque."""
+    from scipy import ndimage
+
+    inside = ndimage.distance_transform_edt(np.pad(alpha >= FAINT, 1, mode="edge"))[1:-1, 1:-1]
+    return np.where(inside > WINDOWS * max(alpha.shape), np.uint8(255), alpha)
+
+
+def room(picture: UInt8, alpha: UInt8) -> UInt8:
+    """The photograph with what is around the person in place of the person, close up to the outline [H, W, 3]."""
+    from scipy import ndimage
+
+    reach = max(2, round(OUTLINE * max(alpha.shape)))
+    person = ndimage.maximum_filter(alpha, 2 * reach + 1) > FAINT
+    return fill(picture, ~person)
 
 
 def _remarks(observations: Observations) -> list[str]:

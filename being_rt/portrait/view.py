@@ -11,16 +11,18 @@ from being_rt.avatar.avatar import Camera
 from being_rt.dataset.regions import project
 from being_rt.portrait.splats import Bool, Float64, Splats
 from being_rt.portrait.subject import Subject
-from being_rt.track.labels import BACKGROUND, HAIR, SKIN
+from being_rt.track.labels import BACKGROUND, HAIR, NECK, SKIN
 
 UInt8 = NDArray[np.uint8]
 Int32 = NDArray[np.int32]
 
-LEAST = 20  # of 255: alpha from which a pixel is laid
-OVERLAP = 0.72  # deviation of a pixel's Gaussian, of the pixel's side: neighbours cover what lies between
-STEEPEST = 0.28  # cosine to the view up to which a surface's Gaussians are as long as their pixels' footprints
+LEAST = 30  # of 255: alpha from which a pixel is laid
+SHARP, SMOOTH = 0.57, 0.75  # deviations of the Gaussians of single pixels and of flat cells, of their sides
+STEEPEST = 0.15  # cosine to the view up to which a surface's Gaussians are as long as their pixels' footprints
 _BODY = 0.5  # of the global joint: what it carries is the body's
 _CLOSING = 0.22  # of the distance between the eyes: gaps in hair that labels leave
+_BESIDE = 0.6  # of the same: how far from the mesh its skin may go on
+_COVERED = 0.4  # share of an ear that is hair where hair covers it
 NOT_SKIN = ("left_eyeball", "right_eyeball", "teeth_upper", "teeth_lower", "mouth_interior", "tongue")
 MOUTH = ("teeth_upper", "teeth_lower", "mouth_interior", "tongue")
 
@@ -40,6 +42,13 @@ class View:
     eyes: Bool
     hair: Bool
     body: Bool
+    beside: Bool  # skin that lies beside the mesh, with the nearest triangle for its own
+    covered_ears: Bool  # [F] triangles of ears under hair
+
+    @property
+    def with_alpha(self) -> UInt8:
+        """The colours and alpha [H, W, 4]."""
+        return np.dstack([self.colours, self.subject.alpha])
 
     @property
     def camera(self) -> Camera:
@@ -50,23 +59,22 @@ def view_of(subject: Subject) -> View:
     """Decide for every pixel of the person what it shows."""
     from scipy import ndimage
 
-    model, rig, alpha = subject.model, subject.rig, subject.alpha
+    rig, alpha = subject.rig, subject.alpha
     vertices = subject.vertices
-    seen = subject.seen(vertices)
-    covered = seen.face >= 0
+    labels = _everywhere(subject.labels)
+    covered_ears = _covered_ears(subject, vertices, labels)
+    seen = subject.seen(vertices, without=covered_ears)
+    face, barycentric = seen.face.copy(), seen.barycentric.copy()
     mesh_depth = project(vertices, subject.camera)[1]
-    depth = np.einsum("hwk,hwk->hw", seen.barycentric, mesh_depth[rig.faces[seen.face]])
-    depth = np.where(covered, depth, np.inf)
+    depth = np.einsum("hwk,hwk->hw", barycentric, mesh_depth[rig.faces[face]])
+    depth = np.where(face >= 0, depth, np.inf)
 
     weight = rig.skinning_weights[:, 0][rig.faces].mean(1)
-    on_head = covered & (weight[seen.face] < _BODY)
+    on_head = (face >= 0) & (weight[face] < _BODY)
     person = alpha >= LEAST
-    labels = subject.labels
-    nearest = ndimage.distance_transform_edt(labels == BACKGROUND, return_distances=False, return_indices=True)
-    labels = labels[nearest[0], nearest[1]]
 
     def of(names: tuple[str, ...]) -> Bool:
-        return np.asarray(covered & faces_of(subject, names)[seen.face])
+        return np.asarray((face >= 0) & faces_of(subject, names)[face])
 
     eyes, mouth = of(("left_eyeball", "right_eyeball")) & person, of(MOUTH) & person
     unit = float(np.linalg.norm(subject.landmarks[468, :2] - subject.landmarks[473, :2]))
@@ -76,13 +84,39 @@ def view_of(subject: Subject) -> View:
     padded = np.pad(hair, size)
     closed = ndimage.binary_erosion(ndimage.binary_dilation(padded, disc), disc)[size:-size, size:-size]
     hair |= closed & of(("scalp",)) & person & ~eyes & ~mouth
-    hair |= person & ~on_head & (labels == SKIN)
     skin = person & on_head & ~hair & ~eyes & ~mouth
+    # Skin that the mesh does not reach goes on from its border.
+    away, nearest = ndimage.distance_transform_edt(~skin, return_indices=True)
+    beside = person & ~on_head & ~hair & ((labels == SKIN) | (labels == NECK)) & (away < _BESIDE * unit)
+    rows, columns = nearest[0][beside], nearest[1][beside]
+    face[beside], barycentric[beside], depth[beside] = face[rows, columns], barycentric[rows, columns], depth[rows, columns]
+    skin |= beside
     body = person & ~skin & ~hair & ~eyes & ~mouth
     return View(
-        subject, vertices, seen.face, seen.barycentric, depth, _foreground(subject.picture, alpha),
-        skin, mouth, eyes, hair, body,
+        subject, vertices, face, barycentric, depth, _foreground(subject.picture, alpha),
+        skin, mouth, eyes, hair, body, beside, covered_ears,
     )  # fmt: skip
+
+
+def _everywhere(labels: UInt8) -> UInt8:
+    """Labels, beyond the outline those of the nearest pixel of the person."""
+    from scipy import ndimage
+
+    nearest = ndimage.distance_transform_edt(labels == BACKGROUND, return_distances=False, return_indices=True)
+    return np.asarray(labels[nearest[0], nearest[1]])
+
+
+def _covered_ears(subject: Subject, vertices: Float64, labels: UInt8) -> Bool:
+    """Triangles [F] of ears that hair covers in the photograph: there is nothing to lay on them."""
+    seen = subject.seen(vertices)
+    ears = faces_of(subject, ("ears",))
+    left = subject.rig.template[subject.rig.faces, 0].mean(1) > 0
+    result = np.zeros(len(ears), bool)
+    for side in (left, ~left):
+        shown = (seen.face >= 0) & (ears & side)[seen.face]
+        if shown.any() and (labels[shown] == HAIR).mean() > _COVERED:
+            result |= ears & side
+    return result
 
 
 def faces_of(subject: Subject, names: tuple[str, ...], *, touching: bool = False) -> Bool:
@@ -124,11 +158,19 @@ def eye_point(camera: Camera) -> Float64:
     return np.asarray(-pose[:3, :3].T @ pose[:3, 3])
 
 
+def deviations(camera: Camera, depth: Float64, side: NDArray[np.int64]) -> Float64:
+    """Deviations [N], metres, of Gaussians at depths [N] that cover cells of ``side`` [N] pixels.
+
+    Single pixels are detail, and a narrow Gaussian blurs it less; what is flat should rather let nothing through.
+    """
+    return np.where(side > 1, SMOOTH, SHARP) * side * depth / float(camera.intrinsics[0, 0])
+
+
 def discs(camera: Camera, place: Float64, normal: Float64, side: NDArray[np.int64], flat: float = 0.3) -> Float64:
     """Factors [N, 3, 3] of flat Gaussians on a surface that cover cells of ``side`` [N] pixels in the picture."""
     pose = camera.world_to_camera.astype(np.float64)
     depth = place @ pose[2, :3] + pose[2, 3]
-    deviation = OVERLAP * side * depth / float(camera.intrinsics[0, 0])
+    deviation = deviations(camera, depth, side)
     view = eye_point(camera) - place
     view /= np.linalg.norm(view, axis=1, keepdims=True)
     cosine = np.sum(view * normal, 1)
