@@ -25,7 +25,7 @@ Float64 = NDArray[np.float64]
 ROUNDS = 8  # of corrections
 STEP = 1.1  # of what is missing that one correction adds
 BLUR = 0.6  # px over which what is missing is averaged, about a Gaussian's own size
-FARTHEST = 0.25  # of full brightness by which a colour may be corrected
+FARTHEST, FARTHEST_BENEATH = 0.25, 0.1  # of full brightness by which a colour may be corrected
 SOLID = 0.97  # of the person's alpha from which nothing of the room shines through
 HAIR_FALLS = 0.02  # metres above the chin from which hair hangs on the shoulders
 FAINTEST = 0.06  # opacity below which a Gaussian is left out
@@ -51,12 +51,12 @@ def avatar_of(
     front = Bound.concatenate([surface, strands])
     inner = mouth(view, traits)
     balls, balls_seen = eyes(view, traits)
-    under = whole_skin(view)
+    under, under_seen = whole_skin(view)
     outer = head_layer(subject.rig, view.vertices, Bound.concatenate([front, inner]))
     head = join([outer, balls, under])
     torso, torso_seen = body(view, hanging)
     seen = np.concatenate(
-        [front.splats.seen, inner.splats.seen, balls_seen, np.zeros(len(under.face), bool), torso_seen]
+        [front.splats.seen, inner.splats.seen, balls_seen, under_seen, torso_seen]
     )
     nobody = np.zeros(0, np.int32)
     avatar = Avatar(
@@ -76,10 +76,15 @@ def avatar_of(
         metadata={"made from": "one photograph"},
     )  # fmt: skip
     validate_avatar(avatar)
-    return corrected(avatar, subject, seen, tell)
+    farthest = np.full(len(seen), FARTHEST)
+    farthest[len(outer.face) + len(balls.face) : len(head.face)] = FARTHEST_BENEATH
+    farthest[len(head.face) :] = 1.0  # shoulders stay, whatever they are corrected by
+    return corrected(avatar, subject, seen, farthest, tell)
 
 
-def corrected(avatar: Avatar, subject: Subject, seen: Bool, tell: Callable[[str, float], None]) -> Avatar:
+def corrected(
+    avatar: Avatar, subject: Subject, seen: Bool, farthest: Float64, tell: Callable[[str, float], None]
+) -> Avatar:
     """Colours and, along the outline, opacities such that the avatar in the photograph's pose is the photograph.
 
     Gaussians overlap, so what is drawn is a blurred photograph. What is missing, blurred alike, is added to those that
@@ -94,7 +99,6 @@ def corrected(avatar: Avatar, subject: Subject, seen: Bool, tell: Callable[[str,
     opacity = 1 / (1 + np.exp(-np.concatenate([layer.opacity_logit for layer in layers]).astype(np.float64)))
     colour = start.copy()
     moves = np.arange(len(start)) < avatar.head.gaussians.count
-    farthest = np.where(moves, FARTHEST, 1.0)[:, None]
     for step in range(ROUNDS):
         tell("correcting", step / ROUNDS)
         renderer = Renderer(avatar, subject.camera.size)
@@ -116,7 +120,7 @@ def corrected(avatar: Avatar, subject: Subject, seen: Bool, tell: Callable[[str,
         share = np.where(edge & moves[shown], np.clip(2 * aim - 1, 0, 1), 1.0)
         change = np.stack([at(missing[..., channel]) for channel in range(3)], 1)
         colour[shown] += STEP * share[:, None] * change
-        colour = np.clip(np.clip(colour, start - farthest, start + farthest), 0, 1)
+        colour = np.clip(np.clip(colour, start - farthest[:, None], start + farthest[:, None]), 0, 1)
         avatar = _with(avatar, colour, opacity)
     return _visible(avatar)
 

@@ -83,14 +83,14 @@ def hair(view: View, below: float) -> tuple[Bound, tuple[Cells, Float64, Float64
     low = place[:, 1] < below
     hanging = cells.chosen(low), place[low], normal[low]
     front = laid(view, cells.pixel[~low], cells.side[~low], place[~low], normal[~low], facing=False)
-    back_cells = cut(view.colours, view.hair & (view.subject.alpha > 200), 60, largest=2)
+    back_cells = cut(view.colours, view.hair & (view.subject.alpha >= 250), 60, largest=2)
     bx, by = back_cells.pixel.astype(np.int64).T
     mirrored = unprojected(view.camera, back_cells.pixel, plane + height[by, bx] + 0.002)
     kept = mirrored[:, 1] >= below
     away = _normals(view, plane + height, view.hair)[by, bx]
     back = laid(view, back_cells.pixel, back_cells.side, mirrored, away, facing=False)
     back = back._replace(
-        colour=back.colour * _SHADE, seen=np.zeros(len(mirrored), bool), factor=1.4 * back.factor
+        colour=back.colour * _SHADE, seen=np.zeros(len(mirrored), bool), factor=1.2 * back.factor
     ).chosen(kept)
     return Bound.concatenate([_carried(view, front), _carried(view, back)]), hanging
 

@@ -23,7 +23,8 @@ from being_rt.portrait.splats import Bool, Bound, Float64, Splats, head_layer
 from being_rt.portrait.view import NOT_SKIN, View, eye_point, faces_of, laid, unprojected
 
 CONTRAST = 10  # of 255: flatter cells are taken as one
-FINE, COARSE = 0.0012, 0.0026  # metres between the samples of the face and of the rest
+FINE, COARSE = 0.0011, 0.0024  # metres between the samples of the face and of the rest
+_CLOSE = 0.95  # deviation of samples, of their distance: nothing shines through
 SUNK = 0.0004  # metres by which samples lie below the photograph's pixels
 BEHIND = 0.004  # metres: a sample that lies so far behind the mesh's picture is hidden
 SURE, DOUBTFUL = 0.6, 0.2  # cosines to the view at which a colour counts fully, and not at all
@@ -42,7 +43,7 @@ def seen_skin(view: View) -> Bound:
     """Skin and open mouth as the photograph shows them."""
     return Bound.concatenate(
         [
-            _on_mesh(view, view.skin & ~view.beside, facing=True),
+            _on_mesh(view, view.skin & ~view.beside & ~view.torn, facing=True),
             _beside_mesh(view),
             _on_mesh(view, view.mouth, facing=False, forward=_FORWARD),
         ]
@@ -125,8 +126,11 @@ def rim_faces(view: View) -> Bool:
     return np.asarray(usable & (ratio < _STIFF))
 
 
-def whole_skin(view: View) -> HeadLayer:
-    """All of the head's skin, a little below what the photograph shows; nothing outside of the person's outline."""
+def whole_skin(view: View) -> tuple[HeadLayer, Bool]:
+    """All of the head's skin, a little below what the photograph shows; nothing outside of the person's outline.
+
+    And which of its Gaussians the photograph shows, because nothing was laid over them.
+    """
     subject = view.subject
     rig, model = subject.rig, subject.model
     spread = FlameParams.neutral().replace(
@@ -141,7 +145,7 @@ def whole_skin(view: View) -> HeadLayer:
         not_skin[model.regions[name]] = True
     faces, margins = skin_faces(mesh, not_skin)
     faces = np.concatenate([faces, margins])
-    faces = faces[(rig.skinning_weights[:, 0][rig.faces[faces]].mean(1) < 0.5) & ~view.covered_ears[faces]]
+    faces = faces[rig.skinning_weights[:, 0][rig.faces[faces]].mean(1) < 0.5]
     front = mesh.average[rig.faces[faces]].mean(1)
     radius = np.where((front[:, 2] > 0) & (front[:, 1] > -0.1), FINE, COARSE)
     samples = scatter(mesh, faces, radius, seed=1, oversampling=4.0)
@@ -151,23 +155,29 @@ def whole_skin(view: View) -> HeadLayer:
     corners = view.vertices[rig.faces[samples.face]]
     place = np.einsum("nk,nkd->nd", samples.barycentric, corners)
     normal = unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
-    colour, inside = _colours(view, samples.face, place, normal, samples.average)
+    colour, inside, bare = _colours(view, samples.face, place, normal, samples.average)
 
     smooth = smooth_normals(mesh, faces)
     up = unit(np.einsum("nk,nkd->nd", samples.barycentric, smooth[rig.faces[samples.face]]))
     flat = opened[rig.faces[samples.face]]
     across = unit(flat[:, 1] - flat[:, 0])
     out = unit(np.cross(flat[:, 1] - flat[:, 0], flat[:, 2] - flat[:, 0]))
-    factor = np.stack([across, np.cross(out, across), 0.3 * out], 2) * (0.62 * at)[:, None, None]
-    splats = Splats.of(samples.person - SUNK * up, factor, colour, facing=True)
+    factor = np.stack([across, np.cross(out, across), 0.3 * out], 2) * (_CLOSE * at)[:, None, None]
+    under = samples.person - SUNK * up
+    ear = view.covered_ears[samples.face]
+    if ear.any():  # flat against the head
+        flat_to = np.quantile(np.abs(under[ear, 0]), 0.1)
+        under[ear, 0] = np.clip(under[ear, 0], -flat_to, flat_to)
+        factor[ear] = np.array([[0, 0, 0.3], [1, 0, 0], [0, 1, 0]]) * (1.5 * at[ear])[:, None, None]
+    splats = Splats.of(under, factor, colour)._replace(facing=~ear, seen=bare)
     bound = Bound(splats, samples.face, samples.barycentric).chosen(inside)
-    return head_layer(rig, opened, bound)
+    return head_layer(rig, opened, bound), bound.splats.seen
 
 
 def _colours(
     view: View, face: NDArray[np.int64], place: Float64, normal: Float64, average: Float64
-) -> tuple[Float64, NDArray[np.bool_]]:
-    """Colours [N, 3] of places on the skin, and which of them lie within the person's outline."""
+) -> tuple[Float64, Bool, Bool]:
+    """Colours [N, 3] of places on the skin, which of them lie within the person's outline, and which are in sight."""
     from scipy.ndimage import map_coordinates
     from scipy.spatial import cKDTree
 
@@ -182,8 +192,9 @@ def _colours(
     y = np.clip(pixel[:, 1], 0, height - 1).astype(np.int64)
     toward = unit(eye_point(view.camera) - place)
     cosine = np.sum(toward * normal, 1)
-    scalp = faces_of(subject, ("scalp",))[face]
+    scalp = (faces_of(subject, ("scalp",)) | view.covered_ears)[face]
     visible = (depth < view.depth[y, x] + BEHIND) & (view.skin[y, x] | (scalp & view.hair[y, x]))
+    visible &= ~view.torn[y, x]
     visible &= eye_distance(view)[y, x] > 1.5 * lash_width(view)
     own = visible * np.clip((cosine - DOUBTFUL) / (SURE - DOUBTFUL), 0, 1)
     colour, weight = photo, own
@@ -196,7 +207,8 @@ def _colours(
         colour = photo * (1 - share) + photo[good[index]] * share
     alpha = subject.alpha[y, x]
     off = (pixel < 0).any(1) | (pixel[:, 0] >= width) | (pixel[:, 1] >= height)
-    return membrane(average, colour, weight), (alpha > 230) | off
+    bare = view.torn[y, x] & (depth < view.depth[y, x] + BEHIND) & (cosine > 0) & ~off
+    return membrane(average, colour, weight), (alpha > 230) | off, bare
 
 
 def membrane(points: Float64, colour: Float64, weight: Float64) -> Float64:

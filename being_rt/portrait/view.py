@@ -21,7 +21,9 @@ SHARP, SMOOTH = 0.57, 0.75  # deviations of the Gaussians of single pixels and o
 STEEPEST = 0.15  # cosine to the view up to which a surface's Gaussians are as long as their pixels' footprints
 _BODY = 0.5  # of the global joint: what it carries is the body's
 _CLOSING = 0.22  # of the distance between the eyes: gaps in hair that labels leave
-_BESIDE = 0.6  # of the same: how far from the mesh its skin may go on
+_SPECK = 0.03  # of the largest part of the hair: less is none
+_STEP, _WINDOW = 0.012, 5  # metres of depth within so many pixels that are a fold
+_BESIDE, _NECK = 0.15, 0.5  # of the same: how far from the mesh its skin may go on
 _COVERED = 0.4  # share of an ear that is hair where hair covers it
 NOT_SKIN = ("left_eyeball", "right_eyeball", "teeth_upper", "teeth_lower", "mouth_interior", "tongue")
 MOUTH = ("teeth_upper", "teeth_lower", "mouth_interior", "tongue")
@@ -43,6 +45,7 @@ class View:
     hair: Bool
     body: Bool
     beside: Bool  # skin that lies beside the mesh, with the nearest triangle for its own
+    torn: Bool  # skin at a fold of the mesh before more skin, where a pixel aside is another place
     covered_ears: Bool  # [F] triangles of ears under hair
 
     @property
@@ -84,18 +87,48 @@ def view_of(subject: Subject) -> View:
     padded = np.pad(hair, size)
     closed = ndimage.binary_erosion(ndimage.binary_dilation(padded, disc), disc)[size:-size, size:-size]
     hair |= closed & of(("scalp",)) & person & ~eyes & ~mouth
+    hair = _large_parts(hair)
     skin = person & on_head & ~hair & ~eyes & ~mouth
-    # Skin that the mesh does not reach goes on from its border.
-    away, nearest = ndimage.distance_transform_edt(~skin, return_indices=True)
-    beside = person & ~on_head & ~hair & ((labels == SKIN) | (labels == NECK)) & (away < _BESIDE * unit)
-    rows, columns = nearest[0][beside], nearest[1][beside]
-    face[beside], barycentric[beside], depth[beside] = face[rows, columns], barycentric[rows, columns], depth[rows, columns]
+    # Skin that the mesh does not reach goes on from its border: cheeks and lobes a little, necks more.
+    beside = np.zeros_like(skin)
+    free = person & ~on_head & ~hair & ((labels == SKIN) | (labels == NECK))
+    on_neck = skin & of(("neck",))
+    for border, reach in ((on_neck, _NECK), (skin & ~on_neck, _BESIDE)):
+        away, nearest = ndimage.distance_transform_edt(~border, return_indices=True)
+        added = free & ~beside & (away < reach * unit) & border.any()
+        rows, columns = nearest[0][added], nearest[1][added]
+        face[added], barycentric[added] = face[rows, columns], barycentric[rows, columns]
+        depth[added] = depth[rows, columns]
+        beside |= added
     skin |= beside
     body = person & ~skin & ~hair & ~eyes & ~mouth
     return View(
         subject, vertices, face, barycentric, depth, _foreground(subject.picture, alpha),
-        skin, mouth, eyes, hair, body, beside, covered_ears,
+        skin, mouth, eyes, hair, body, beside, skin & ~beside & _folds(depth, of(("face",)), of(("neck",))), covered_ears,
     )  # fmt: skip
+
+
+def _large_parts(mask: Bool) -> Bool:
+    """A mask [H, W] without specks, which labels may have anywhere."""
+    from scipy import ndimage
+
+    parts, count = ndimage.label(mask, np.ones((3, 3)))
+    if not count:
+        return mask
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return np.asarray((sizes >= _SPECK * sizes.max())[parts] & mask)
+
+
+def _folds(depth: Float64, face: Bool, neck: Bool) -> Bool:
+    """Pixels [H, W] on both sides of the edge of the jaw, where the neck lies well behind it."""
+    from scipy import ndimage
+
+    known = np.isfinite(depth)
+    beside = ndimage.maximum_filter(neck, _WINDOW) & ndimage.maximum_filter(face, _WINDOW)
+    far = ndimage.maximum_filter(np.where(known, depth, -np.inf), _WINDOW)
+    near = ndimage.minimum_filter(depth, _WINDOW)
+    return np.asarray(known & beside & (far - near > _STEP))
 
 
 def _everywhere(labels: UInt8) -> UInt8:
@@ -133,7 +166,7 @@ def _foreground(picture: UInt8, alpha: UInt8) -> UInt8:
     from scipy import ndimage
 
     colours = picture.astype(np.float64)
-    sure = alpha >= 250
+    sure = ndimage.binary_erosion(alpha >= 250, border_value=1)  # masks are a pixel off here and there
     result = colours.copy()
     left = ~sure
     for deviation in (1.5, 4.0, 12.0):
