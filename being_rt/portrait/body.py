@@ -24,6 +24,7 @@ BORDER = 0.05  # of the picture's longer side by which the sheet goes on beyond 
 LINING = 0.006  # metres between what is shown and its lining
 BEHIND = 0.035  # metres by which what the head hides lies behind it
 REACH = 0.07  # metres from the body up to which there is something to be hidden
+SLIVER = 0.002  # metres
 _STILL = 0.75  # share of the root, which does not turn, far from the neck
 
 
@@ -60,7 +61,7 @@ def body(view: View, hanging: tuple[Cells, Float64, Float64]) -> tuple[TorsoLaye
         place = unprojected(view.camera, pixel, depth)
         opacity = OPAQUE * (alpha[y, x] / 255.0 if number == 0 else np.ones(len(x)))
         inside = (pixel >= 0).all(1) & (pixel[:, 0] < width) & (pixel[:, 1] < height)
-        splats = Splats.of(place, _upright(view, depth, cells.side), shade[y, x] / 255.0, opacity)
+        splats = Splats.of(place, _upright(view, depth, cells.side, alpha[y, x] < 250), shade[y, x] / 255.0, opacity)
         parts.append(splats._replace(seen=inside & (number == 0)))
         rest.append(_weights(view, place))
     cells, place, _ = hanging
@@ -68,7 +69,7 @@ def body(view: View, hanging: tuple[Cells, Float64, Float64]) -> tuple[TorsoLaye
         x, y = cells.pixel.astype(np.int64).T
         depth = project(place, view.camera)[1]
         opacity = OPAQUE * subject.alpha[y, x] / 255.0
-        factor = _upright(view, depth, cells.side)
+        factor = _upright(view, depth, cells.side, subject.alpha[y, x] < 250)
         parts.append(Splats.of(place, factor, view.colours[y, x] / 255.0, opacity, seen=True))
         rest.append(_weights(view, place, hanging=True))
     splats, weights = Splats.concatenate(parts), np.concatenate(rest)
@@ -76,10 +77,10 @@ def body(view: View, hanging: tuple[Cells, Float64, Float64]) -> tuple[TorsoLaye
     return TorsoLayer(torso_gaussians(splats, splats.place), weights.astype(np.float32)), splats.seen
 
 
-def _upright(view: View, depth: Float64, side: NDArray[np.int64]) -> Float64:
+def _upright(view: View, depth: Float64, side: NDArray[np.int64], soft: Bool) -> Float64:
     """Factors [N, 3, 3] of Gaussians that face the camera."""
     axes = view.camera.world_to_camera[:3, :3].astype(np.float64).T  # columns: right, down, forwards
-    deviation = deviations(view.camera, depth, side)
+    deviation = deviations(view.camera, depth, side, soft)
     return axes[None] * (deviation[:, None] * [1.0, 1.0, 0.3])[:, None, :]
 
 
@@ -104,18 +105,29 @@ def _mesh_depth(view: View, pixel: Float64) -> Float64:
 
 
 def _hidden(view: View) -> Bool:
-    """Pixels [H, W] of the head behind which the body goes on: those between two of its pixels in the same row."""
+    """Pixels [H, W] of the head behind which the body goes on: near it, and below its outline's convex hull."""
     from scipy import ndimage
 
     head = view.skin | view.hair | view.mouth
-    if not view.body.any() or not head.any():
-        return np.zeros_like(head)
     solid = view.body & (view.subject.alpha >= 250)
-    from_left = np.maximum.accumulate(solid, axis=1)
-    from_right = np.maximum.accumulate(solid[:, ::-1], axis=1)[:, ::-1]
+    columns = np.flatnonzero(solid.any(0))
+    if len(columns) < 2 or not head.any():
+        return np.zeros_like(head)
+    hull: list[tuple[int, int]] = []
+    for x, top in zip(columns.tolist(), solid[:, columns].argmax(0).tolist(), strict=True):
+        while len(hull) > 1 and (hull[-1][0] - hull[-2][0]) * (top - hull[-2][1]) <= (hull[-1][1] - hull[-2][1]) * (
+            x - hull[-2][0]
+        ):
+            hull.pop()  # not above the line between its neighbours
+        hull.append((x, top))
+    x, top = np.array(hull, np.float64).T
+    height, width = head.shape
+    above = np.interp(np.arange(width), x, top, left=height, right=height)
     metre = float(view.camera.intrinsics[0, 0]) / float(np.median(view.depth[np.isfinite(view.depth)]))
     near = ndimage.distance_transform_edt(~view.body) < REACH * metre
-    return np.asarray(head & near & from_left & from_right)
+    # Without slivers beside the neck.
+    inside = head & near & (np.arange(height)[:, None] > above)
+    return np.asarray(ndimage.binary_opening(inside, iterations=max(1, round(SLIVER * metre))))
 
 
 def _weights(view: View, place: Float64, hanging: bool = False) -> Float64:

@@ -22,9 +22,9 @@ from being_rt.renderer import Renderer
 Bool = NDArray[np.bool_]
 Float64 = NDArray[np.float64]
 
-ROUNDS = 8  # of corrections
+ROUNDS = 6  # of corrections
 STEP = 1.1  # of what is missing that one correction adds
-BLUR = 0.6  # px over which what is missing is averaged, about a Gaussian's own size
+BLUR = 0.8  # px over which what is missing is averaged, about a Gaussian's own size
 FARTHEST, FARTHEST_BENEATH = 0.25, 0.1  # of full brightness by which a colour may be corrected
 SOLID = 0.97  # of the person's alpha from which nothing of the room shines through
 HAIR_FALLS = 0.02  # metres above the chin from which hair hangs on the shoulders

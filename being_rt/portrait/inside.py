@@ -106,12 +106,12 @@ def eyes(view: View, traits: PersonTraits) -> tuple[HeadLayer, np.ndarray]:
         rims = [landmark_points(subject.model, vertices, f"eyelid_{lid}_{name}")[::-1] for lid in ("upper", "lower")]
         ball = np.flatnonzero(faces_of(subject, (f"{name}_eyeball",)))
         lids = np.flatnonzero(faces_of(subject, (f"{name}_eye",)))
-        made, _ = build_eye(mesh, ball, lids, rims[0], rims[1], side, traits, _FINE)
+        made, lashes = build_eye(mesh, ball, lids, rims[0], rims[1], side, traits, _FINE)
         made = made[made.part == 1]
         layer = head_layer(subject.straight, vertices, _bound(made))
         layer, seen = _painted(view, layer, name)
-        layers.append(layer)
-        shown.append(seen)
+        layers += [layer, head_layer(subject.straight, vertices, _bound(lashes))]
+        shown += [seen, np.zeros(len(lashes), bool)]
     return join(layers), np.concatenate(shown)
 
 

@@ -20,7 +20,7 @@ from being_rt.flame.params import FlameParams
 from being_rt.flame.skinning import skin
 from being_rt.portrait.cells import Cells, cut
 from being_rt.portrait.splats import Bool, Bound, Float64, Splats, head_layer
-from being_rt.portrait.view import NOT_SKIN, View, eye_point, faces_of, laid, unprojected
+from being_rt.portrait.view import FOLDED, NOT_SKIN, View, eye_point, faces_of, laid, unprojected
 
 CONTRAST = 10  # of 255: flatter cells are taken as one
 FINE, COARSE = 0.0011, 0.0024  # metres between the samples of the face and of the rest
@@ -35,7 +35,7 @@ _NEIGHBOURS = 8
 _FORWARD = 0.0009  # metres by which what the photograph shows of a mouth lies before the generic one
 _SET_BACK = 0.002  # metres by which skin beside the mesh lies behind the mesh's border
 _LASHES = 0.05  # of the distance between the eyes
-_STIFF = 1.6  # times its area that a triangle of a rim may have when the eye is shut
+_BARE_LID = 2.2  # of the lashes' width: how far from the eye skin is as light as on a lid
 _SPREAD = {"jaw": 0.25, "eyelids": 0.9}  # the pose in which samples are even: folds are open
 
 
@@ -53,7 +53,7 @@ def seen_skin(view: View) -> Bound:
 def _on_mesh(view: View, region: Bool, *, facing: bool, forward: float = 0.0) -> Bound:
     cells, face, weight, place, normal = _under(view, region)
     place = place + forward * unit(eye_point(view.camera) - place)
-    return _lashes_on_rims(view, cells, Bound(laid(view, cells.pixel, cells.side, place, normal, facing), face, weight))
+    return Bound(laid(view, cells.pixel, cells.side, place, normal, facing), face, weight)
 
 
 def _beside_mesh(view: View) -> Bound:
@@ -76,24 +76,6 @@ def _under(view: View, region: Bool) -> tuple[Cells, NDArray[np.int64], Float64,
     return cells, face, weight, place, normal
 
 
-def _lashes_on_rims(view: View, cells: Cells, bound: Bound) -> Bound:
-    """Pixels beside an eye, lashes and their line, on the lid's rim, which moves without being stretched.
-
-    A lid's skin is folded away while the eye is open. Painted on it, the line of lashes would cover the whole closed lid.
-    """
-    from scipy.spatial import cKDTree
-
-    near = eye_distance(view)[tuple(cells.pixel.astype(np.int64).T[::-1])] < lash_width(view)
-    if not near.any():
-        return bound
-    rims = np.flatnonzero(rim_faces(view))
-    corners = view.vertices[view.subject.rig.faces[rims]]
-    nearest = cKDTree(corners.mean(1)).query(bound.splats.place[near])[1]
-    face, weight = bound.face.copy(), bound.barycentric.copy()
-    face[near], weight[near] = rims[nearest], 1 / 3
-    return Bound(bound.splats, face, weight)
-
-
 def eye_distance(view: View) -> Float64:
     """Distance [H, W] of each pixel to an open eye, px."""
     from scipy import ndimage
@@ -106,24 +88,6 @@ def eye_distance(view: View) -> Float64:
 def lash_width(view: View) -> float:
     """How far from an open eye its lashes are, px."""
     return max(1.5, _LASHES * float(np.linalg.norm(np.diff(view.subject.landmarks[[468, 473], :2], axis=0))))
-
-
-def rim_faces(view: View) -> Bool:
-    """Triangles [F] at the rims of the lids: those that a blink carries along and hardly stretches."""
-    rig = view.subject.rig
-    shut = FlameParams.neutral().replace(eyelids=np.ones((1, 2), np.float32))
-    areas = []
-    for vertices in (rig.template.astype(np.float64), skin(rig, shut)[0].astype(np.float64)):
-        corners = vertices[rig.faces]
-        areas.append(np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1))
-    landmarks = view.subject.model.landmarks
-    at_rim = np.zeros(rig.template.shape[0], bool)
-    for side in ("left", "right"):
-        for lid in ("upper", "lower"):
-            at_rim[rig.faces[landmarks[f"eyelid_{lid}_{side}"][0]].ravel()] = True
-    ratio = areas[1] / np.maximum(areas[0], 1e-12)
-    usable = at_rim[rig.faces].any(1) & (areas[0] > 0) & (rig.face_frames != 0).any((1, 2))
-    return np.asarray(usable & (ratio < _STIFF))
 
 
 def whole_skin(view: View) -> tuple[HeadLayer, Bool]:
@@ -155,7 +119,10 @@ def whole_skin(view: View) -> tuple[HeadLayer, Bool]:
     corners = view.vertices[rig.faces[samples.face]]
     place = np.einsum("nk,nkd->nd", samples.barycentric, corners)
     normal = unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
-    colour, inside, bare = _colours(view, samples.face, place, normal, samples.average)
+    ear = view.covered_ears[samples.face]
+    flat_to = np.quantile(np.abs(place[ear, 0]), 0.1) if ear.any() else 0.0  # under hair, flat against the head
+    place[ear, 0] = np.clip(place[ear, 0], -flat_to, flat_to)
+    colour, inside, bare = _colours(view, samples.face, place, normal, samples.average, samples.person)
 
     smooth = smooth_normals(mesh, faces)
     up = unit(np.einsum("nk,nkd->nd", samples.barycentric, smooth[rig.faces[samples.face]]))
@@ -164,20 +131,22 @@ def whole_skin(view: View) -> tuple[HeadLayer, Bool]:
     out = unit(np.cross(flat[:, 1] - flat[:, 0], flat[:, 2] - flat[:, 0]))
     factor = np.stack([across, np.cross(out, across), 0.3 * out], 2) * (_CLOSE * at)[:, None, None]
     under = samples.person - SUNK * up
-    ear = view.covered_ears[samples.face]
-    if ear.any():  # flat against the head
-        flat_to = np.quantile(np.abs(under[ear, 0]), 0.1)
-        under[ear, 0] = np.clip(under[ear, 0], -flat_to, flat_to)
-        factor[ear] = np.array([[0, 0, 0.3], [1, 0, 0], [0, 1, 0]]) * (1.5 * at[ear])[:, None, None]
+    under[ear, 0] = np.clip(under[ear, 0], -flat_to, flat_to)
+    factor[ear] = np.array([[0, 0, 0.3], [1, 0, 0], [0, 1, 0]]) * (1.5 * at[ear])[:, None, None]
     splats = Splats.of(under, factor, colour)._replace(facing=~ear, seen=bare)
     bound = Bound(splats, samples.face, samples.barycentric).chosen(inside)
     return head_layer(rig, opened, bound), bound.splats.seen
 
 
 def _colours(
-    view: View, face: NDArray[np.int64], place: Float64, normal: Float64, average: Float64
+    view: View, face: NDArray[np.int64], place: Float64, normal: Float64, average: Float64, even: Float64
 ) -> tuple[Float64, Bool, Bool]:
-    """Colours [N, 3] of places on the skin, which of them lie within the person's outline, and which are in sight."""
+    """Colours [N, 3] of places on the skin, which of them lie within the person's outline, and which are in sight.
+
+    Args:
+        average: their places on the average head, which is the same on both sides.
+        even: their places in the pose in which they are evenly spread.
+    """
     from scipy.ndimage import map_coordinates
     from scipy.spatial import cKDTree
 
@@ -192,10 +161,11 @@ def _colours(
     y = np.clip(pixel[:, 1], 0, height - 1).astype(np.int64)
     toward = unit(eye_point(view.camera) - place)
     cosine = np.sum(toward * normal, 1)
-    scalp = (faces_of(subject, ("scalp",)) | view.covered_ears)[face]
+    scalp = faces_of(subject, ("scalp",))[face]
     visible = (depth < view.depth[y, x] + BEHIND) & (view.skin[y, x] | (scalp & view.hair[y, x]))
-    visible &= ~view.torn[y, x]
-    visible &= eye_distance(view)[y, x] > 1.5 * lash_width(view)
+    visible &= ~view.torn[y, x] | (cosine > DOUBTFUL)
+    visible &= ~view.covered_ears[face]
+    visible &= eye_distance(view)[y, x] > _BARE_LID * lash_width(view)
     own = visible * np.clip((cosine - DOUBTFUL) / (SURE - DOUBTFUL), 0, 1)
     colour, weight = photo, own
     good = np.flatnonzero(own > 0.3)
@@ -207,8 +177,8 @@ def _colours(
         colour = photo * (1 - share) + photo[good[index]] * share
     alpha = subject.alpha[y, x]
     off = (pixel < 0).any(1) | (pixel[:, 0] >= width) | (pixel[:, 1] >= height)
-    bare = view.torn[y, x] & (depth < view.depth[y, x] + BEHIND) & (cosine > 0) & ~off
-    return membrane(average, colour, weight), (alpha > 230) | off, bare
+    bare = view.torn[y, x] & (view.stretch[face] < FOLDED) & (depth < view.depth[y, x] + BEHIND) & (cosine > 0) & ~off
+    return membrane(even, colour, weight), (alpha > 230) | off, bare
 
 
 def membrane(points: Float64, colour: Float64, weight: Float64) -> Float64:

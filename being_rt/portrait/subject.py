@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.avatar.avatar import Camera
+from being_rt.avatar.demo.eyes import fit_sphere
+from being_rt.avatar.demo.features import landmark_points
 from being_rt.dataset.plates import fill
 from being_rt.dataset.regions import project
 from being_rt.errors import TrackError
@@ -42,7 +44,8 @@ LIPS_PARTED = 0.0012  # metres between lips from which they are closed for the r
 OUTLINE = 0.006  # of the picture's longer side: how far around the outline pixels have something of the person
 WINDOWS = 0.016  # of the same: how far from the outline a person may be transparent
 FAINT = 12  # of 255: alpha below which there is nobody
-_GAP_WEIGHT = 3e3  # of a metre between the lips against an expression coefficient of 1
+LIDS_FACING = 0.85  # cosine between the lids' middle and straight ahead
+_GAP_WEIGHT = 6e3  # of a metre between the lips against an expression coefficient of 1
 
 
 @dataclass(frozen=True)
@@ -170,11 +173,7 @@ def _resting(
         further = moves(vertices)
         move += further
         rig = replace(rig, template=(rig.template + further).astype(np.float32))
-    balls = {side: model.regions[f"{side}_eyeball"] for side in ("left", "right")}
-    joints = rig.joint_rest.copy()
-    joints[3] += move[balls["left"]].mean(0).astype(np.float32)
-    joints[4] += move[balls["right"]].mean(0).astype(np.float32)
-    rig = replace(rig, joint_rest=joints)
+    rig = _seated(model, rig, move, posed)
     closing = _closing(rig, expression, params)
     rest = expression + closing
     lids = params.eyelids[0].astype(np.float32)
@@ -187,9 +186,8 @@ def _resting(
         rig,
         template=template,
         joint_rest=(rig.joint_rest + rig.joint_expression @ rest).astype(np.float32),
-        # What is left of the way to closed lids.
-        eyelid_basis=(rig.eyelid_basis.astype(np.float32) * (1 - lids)).astype(np.float16),
     )
+    straight = replace(straight, eyelid_basis=_closing_lids(model, straight))
     straight = replace(straight, face_frames=face_frames(template, model.faces, model.uv, model.uv_faces))
     back = FlameParams.neutral().replace(expression=-closing[None], jaw=params.jaw)
     gaze = _gaze(model, straight, back, camera, landmarks)
@@ -197,6 +195,39 @@ def _resting(
     turned = replace(straight, template=looking)
     turned = replace(turned, face_frames=face_frames(looking, model.faces, model.uv, model.uv_faces))
     return turned, straight, back
+
+
+def _seated(model: FlameModel, rig: Rig, move: Float64, posed: FlameParams) -> Rig:
+    """The rig after its vertices were moved [V, 3], with eyeballs as far behind their lids as in the model."""
+    vertices = skin(rig, posed)[0].astype(np.float64)
+    template, joints = rig.template.copy(), rig.joint_rest.copy()
+    for joint, side in ((3, "left"), (4, "right")):
+        ball = model.regions[f"{side}_eyeball"]
+        wanted = _lid_room(model, model.template.astype(np.float64), side)
+        back = (_lid_room(model, vertices, side) - wanted) / LIDS_FACING
+        template[ball, 2] += np.float32(back)
+        joints[joint] += (move[ball].mean(0) + [0, 0, back]).astype(np.float32)
+    return replace(rig, template=template, joint_rest=joints)
+
+
+def _lid_room(model: FlameModel, vertices: Float64, side: str) -> float:
+    """How far the lids' rims lie before the eyeball at least, metres; corners do not count."""
+    ball = vertices[model.regions[f"{side}_eyeball"]]
+    centre, radius = fit_sphere(ball[ball[:, 2] < ball[:, 2].max() - 0.004])
+    rims = [landmark_points(model, vertices, f"eyelid_{lid}_{side}")[3:-3] for lid in ("upper", "lower")]
+    return float(np.linalg.norm(np.concatenate(rims) - centre, axis=1).min() - radius)
+
+
+def _closing_lids(model: FlameModel, rig: Rig) -> NDArray[np.float16]:
+    """The eyelid basis [V, 3, 2] scaled so that 1 closes these lids, which need not be as far open as the model's."""
+    basis = rig.eyelid_basis.astype(np.float64)
+    for column, side in enumerate(("left", "right")):
+        gaps = []
+        for vertices in (rig.template.astype(np.float64), rig.template + basis[..., column]):
+            upper, lower = (landmark_points(model, vertices, f"eyelid_{lid}_{side}")[4:-4] for lid in ("upper", "lower"))
+            gaps.append(float((upper - lower)[:, 1].mean()))
+        basis[..., column] *= np.clip(gaps[0] / max(gaps[0] - gaps[1], 1e-4), 0.0, 1.5)
+    return basis.astype(np.float16)
 
 
 def _closing(rig: Rig, expression: Float64, params: FlameParams) -> Float64:
@@ -223,8 +254,6 @@ def _closing(rig: Rig, expression: Float64, params: FlameParams) -> Float64:
 
 def _gaze(model: FlameModel, rig: Rig, pose: FlameParams, camera: Camera, landmarks: Float32) -> Float32:
     """Rotations of the eyes [1, 6] that put the irises where the picture shows them."""
-    from being_rt.avatar.demo.eyes import fit_sphere
-
     vertices = skin(rig, pose)[0].astype(np.float64)
     pose_matrix = camera.world_to_camera.astype(np.float64)
     eye = -pose_matrix[:3, :3].T @ pose_matrix[:3, 3]

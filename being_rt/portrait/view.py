@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from being_rt.avatar.avatar import Camera
 from being_rt.dataset.regions import project
+from being_rt.flame.params import FlameParams
+from being_rt.flame.skinning import skin as skinned
 from being_rt.portrait.splats import Bool, Float64, Splats
 from being_rt.portrait.subject import Subject
 from being_rt.track.labels import BACKGROUND, HAIR, NECK, SKIN
@@ -21,9 +23,12 @@ SHARP, SMOOTH = 0.57, 0.75  # deviations of the Gaussians of single pixels and o
 STEEPEST = 0.15  # cosine to the view up to which a surface's Gaussians are as long as their pixels' footprints
 _BODY = 0.5  # of the global joint: what it carries is the body's
 _CLOSING = 0.22  # of the distance between the eyes: gaps in hair that labels leave
+_STEEP = 0.34  # cosine to the view below which skin is not laid pixel by pixel
+FOLDED = 2.2  # times its area to which a blink unfolds a triangle that is not laid pixel by pixel
+_THIN = 0.05  # of the distance between the eyes: a body that is thinner is none
 _SPECK = 0.03  # of the largest part of the hair: less is none
 _STEP, _WINDOW = 0.012, 5  # metres of depth within so many pixels that are a fold
-_BESIDE, _NECK = 0.15, 0.5  # of the same: how far from the mesh its skin may go on
+_BESIDE, _NECK = 0.15, 0.3  # of the same: how far from the mesh its skin may go on
 _COVERED = 0.4  # share of an ear that is hair where hair covers it
 NOT_SKIN = ("left_eyeball", "right_eyeball", "teeth_upper", "teeth_lower", "mouth_interior", "tongue")
 MOUTH = ("teeth_upper", "teeth_lower", "mouth_interior", "tongue")
@@ -45,8 +50,9 @@ class View:
     hair: Bool
     body: Bool
     beside: Bool  # skin that lies beside the mesh, with the nearest triangle for its own
-    torn: Bool  # skin at a fold of the mesh before more skin, where a pixel aside is another place
+    torn: Bool  # skin so steep, so folded, or so near the edge of the jaw, that a pixel aside is another place
     covered_ears: Bool  # [F] triangles of ears under hair
+    stretch: Float64  # [F] times their area that triangles have when the eyes are shut
 
     @property
     def with_alpha(self) -> UInt8:
@@ -91,21 +97,59 @@ def view_of(subject: Subject) -> View:
     skin = person & on_head & ~hair & ~eyes & ~mouth
     # Skin that the mesh does not reach goes on from its border: cheeks and lobes a little, necks more.
     beside = np.zeros_like(skin)
-    free = person & ~on_head & ~hair & ((labels == SKIN) | (labels == NECK))
+    free = person & ~on_head & ~hair
+    lost = free & ~_main_part(free, max(1, round(_THIN * unit)))
+    free &= (labels == SKIN) | (labels == NECK) | lost
     on_neck = skin & of(("neck",))
     for border, reach in ((on_neck, _NECK), (skin & ~on_neck, _BESIDE)):
         away, nearest = ndimage.distance_transform_edt(~border, return_indices=True)
-        added = free & ~beside & (away < reach * unit) & border.any()
+        added = free & ~beside & ((away < reach * unit) | lost) & border.any()
         rows, columns = nearest[0][added], nearest[1][added]
         face[added], barycentric[added] = face[rows, columns], barycentric[rows, columns]
         depth[added] = depth[rows, columns]
         beside |= added
+    stretch = _stretch(subject)
+    torn = skin & ((_steep(subject, vertices) | (stretch > FOLDED))[face] | _folds(depth, of(("face",)), of(("neck",))))
     skin |= beside
     body = person & ~skin & ~hair & ~eyes & ~mouth
     return View(
         subject, vertices, face, barycentric, depth, _foreground(subject.picture, alpha),
-        skin, mouth, eyes, hair, body, beside, skin & ~beside & _folds(depth, of(("face",)), of(("neck",))), covered_ears,
+        skin, mouth, eyes, hair, body, beside, torn, covered_ears, stretch,
     )  # fmt: skip
+
+
+def _main_part(mask: Bool, thin: int) -> Bool:
+    """What hangs together with the largest part of a mask [H, W] by more than ``thin`` pixels."""
+    from scipy import ndimage
+
+    padded = np.pad(mask, thin + 1, mode="edge")
+    core = ndimage.binary_erosion(padded, iterations=thin)
+    parts, count = ndimage.label(core, np.ones((3, 3)))
+    if not count:
+        return mask
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    main = ndimage.binary_dilation(parts == sizes.argmax(), np.ones((3, 3)), iterations=thin + 1)
+    return np.asarray(mask & main[thin + 1 : -thin - 1, thin + 1 : -thin - 1])
+
+
+def _stretch(subject: Subject) -> Float64:
+    rig = subject.rig
+    areas = []
+    for lids in (0.0, 1.0):
+        params = FlameParams.neutral().replace(eyelids=np.full((1, 2), lids, np.float32))
+        corners = skinned(rig, params)[0].astype(np.float64)[rig.faces]
+        areas.append(np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1))
+    return np.asarray(areas[1] / np.maximum(areas[0], 1e-12))
+
+
+def _steep(subject: Subject, vertices: Float64) -> Bool:
+    """Triangles [F] of which a pixel aside is another place."""
+    corners = vertices[subject.rig.faces]
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    toward = eye_point(subject.camera) - corners.mean(1)
+    length = np.linalg.norm(normal, axis=1) * np.linalg.norm(toward, axis=1)
+    return np.asarray(np.sum(normal * toward, 1) < _STEEP * length)
 
 
 def _large_parts(mask: Bool) -> Bool:
@@ -191,19 +235,22 @@ def eye_point(camera: Camera) -> Float64:
     return np.asarray(-pose[:3, :3].T @ pose[:3, 3])
 
 
-def deviations(camera: Camera, depth: Float64, side: NDArray[np.int64]) -> Float64:
+def deviations(camera: Camera, depth: Float64, side: NDArray[np.int64], soft: Bool | bool = False) -> Float64:
     """Deviations [N], metres, of Gaussians at depths [N] that cover cells of ``side`` [N] pixels.
 
-    Single pixels are detail, and a narrow Gaussian blurs it less; what is flat should rather let nothing through.
+    Single pixels are detail, and a narrow Gaussian blurs it less; what is flat should rather let nothing through, and
+    a ``soft`` outline have no grain.
     """
-    return np.where(side > 1, SMOOTH, SHARP) * side * depth / float(camera.intrinsics[0, 0])
+    return np.where((side > 1) | soft, SMOOTH, SHARP) * side * depth / float(camera.intrinsics[0, 0])
 
 
-def discs(camera: Camera, place: Float64, normal: Float64, side: NDArray[np.int64], flat: float = 0.3) -> Float64:
+def discs(
+    camera: Camera, place: Float64, normal: Float64, side: NDArray[np.int64], soft: Bool, flat: float = 0.3
+) -> Float64:
     """Factors [N, 3, 3] of flat Gaussians on a surface that cover cells of ``side`` [N] pixels in the picture."""
     pose = camera.world_to_camera.astype(np.float64)
     depth = place @ pose[2, :3] + pose[2, 3]
-    deviation = deviations(camera, depth, side)
+    deviation = deviations(camera, depth, side, soft)
     view = eye_point(camera) - place
     view /= np.linalg.norm(view, axis=1, keepdims=True)
     cosine = np.sum(view * normal, 1)
@@ -229,4 +276,5 @@ def laid(view: View, pixel: Float64, side: NDArray[np.int64], place: Float64, no
     x, y = pixel.astype(np.int64).T
     colour = view.colours[y, x] / 255.0
     opacity = 0.97 * view.subject.alpha[y, x] / 255.0
-    return Splats.of(place, discs(view.camera, place, normal, side), colour, opacity, facing=facing, seen=True)
+    soft = view.subject.alpha[y, x] < 250
+    return Splats.of(place, discs(view.camera, place, normal, side, soft), colour, opacity, facing=facing, seen=True)
