@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Union
@@ -22,8 +22,9 @@ from being_rt.asset_jobs import FLAME_HELP, Assets
 from being_rt.clone_jobs import Clone, Prepare, PreparedJob
 from being_rt.dataset.synth import Synthesize
 from being_rt.dataset_jobs import Check, Convert, Export
-from being_rt.errors import BeingError
+from being_rt.errors import BeingError, InvalidParameterError
 from being_rt.jobs import Demo, FilePath, Render, Say, Size, Talk, VideoJob
+from being_rt.portrait_jobs import ClonePortrait
 from being_rt.record_guide import RecordGuide
 from being_rt.train.config import TrainConfig
 from being_rt.train_jobs import Train
@@ -101,13 +102,49 @@ class PrepareCommand(Prepare):
 
 @dataclass(frozen=True, kw_only=True)
 class CloneCommand(Clone):
-    __doc__ = Clone.__doc__
-    video: tyro.conf.Positional[FilePath] = field(kw_only=False)
+    """A video or one photograph of a person in, an avatar of that person out, and a video in which it talks.
+
+    Run again on the same video, it goes on."""
+
+    video: tyro.conf.Positional[FilePath] = field(default="", kw_only=False)
     """One person before a camera that stands still, some 30 seconds; any file that FFmpeg reads."""
+    image: FilePath = ""
+    """One photograph instead of a video: head and shoulders from the front. Quick, and good from the front."""
     config: Annotated[TrainConfig, tyro.conf.Suppress] = field(default_factory=TrainConfig)
 
     def execute(self) -> int:
         """Run it with a display on the terminal, and print what was made."""
+        if bool(self.video) == bool(self.image):
+            given = "not both" if self.video else "as in: being clone selfie.mp4"
+            raise InvalidParameterError(f"being clone takes a video or --image FILE, {given}")
+        return self._from_image() if self.image else self._from_video()
+
+    def _from_image(self) -> int:
+        unused = [
+            f"--{item.name.replace('_', '-')}"
+            for item in fields(Clone)
+            if item.name in ("flame", "eyelids", "held_out", "steps", "seconds", "replace")
+            and getattr(self, item.name) != item.default
+        ]
+        if unused:
+            raise InvalidParameterError(f"{', '.join(unused)} is for videos; leave it out with --image")
+        job = ClonePortrait(
+            self.image, name=self.name, out=self.out, licence=self.licence, consent=self.consent, device=self.device,
+            threads=self.threads, sample=self.sample,
+        )  # fmt: skip
+        with _staging() as progress:
+            made = job.run(progress)
+        for line in made.warnings:
+            print(f"note: {line}")
+        print(
+            f"{made.avatar.resolve()}: {made.gaussians} Gaussians in {made.seconds:.1f} s; in the photograph's pose "
+            f"{made.likeness:.1f} dB from it"
+        )
+        if made.sample is not None:
+            print(f"{made.sample.resolve()}: it talks")
+        return 0
+
+    def _from_video(self) -> int:
         from being_rt.train.progress import Terminal
 
         with _staging() as progress:
@@ -288,7 +325,7 @@ Command = Union[  # noqa: UP007 (tyro reads the annotations of a Union's members
     Annotated[Talk, tyro.conf.subcommand("talk", description=Talk.__doc__)],
     Annotated[SayCommand, tyro.conf.subcommand("say", description=Say.__doc__)],
     Annotated[Render, tyro.conf.subcommand("render", description=Render.__doc__)],
-    Annotated[CloneCommand, tyro.conf.subcommand("clone", description=Clone.__doc__)],
+    Annotated[CloneCommand, tyro.conf.subcommand("clone", description=CloneCommand.__doc__)],
     Annotated[PrepareCommand, tyro.conf.subcommand("prepare", description=Prepare.__doc__)],
     Annotated[RecordGuide, tyro.conf.subcommand("record-guide", description=RecordGuide.__doc__)],
     Annotated[TrainCommand, tyro.conf.subcommand("train", description=Train.__doc__)],

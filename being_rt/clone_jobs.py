@@ -87,7 +87,7 @@ class Prepare:
         check_target(report, TrackError)
         if out.exists() and not out.is_dir():
             raise DatasetError(f"cannot make the folder {out}: a file of that name is in the way; choose another name")
-        _check_extras()
+        check_extras()
         from being_rt.track.embedding import landmark_embedding
         from being_rt.track.prepare import prepare
         from being_rt.track.quality import advice, judge
@@ -293,7 +293,8 @@ def _is_newer(path: Path, other: Path) -> bool:
     return path.exists() and path.stat().st_mtime >= other.stat().st_mtime
 
 
-def _check_extras() -> None:
+def check_extras() -> None:
+    """Raise ``MissingDependencyError`` where a package that looking at pictures needs is not installed."""
     for module, purpose in NEEDED.items():
         if importlib.util.find_spec(module) is None:
             raise MissingDependencyError(f"{purpose} need the package {module}: pip install 'being_rt[track]'")

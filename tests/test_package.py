@@ -38,6 +38,7 @@ LAYERS = {
     "being_rt.dataset": 5,
     "being_rt.dataset.synth": 6,  # a job: it opens avatars and devices by name
     "being_rt.track": 5,
+    "being_rt.portrait": 5,
     "being_rt.train": 5,
     "being_rt.train.__main__": 6,
     "being_rt.train_jobs": 6,
@@ -46,6 +47,7 @@ LAYERS = {
     "being_rt.asset_jobs": 6,
     "being_rt.record_guide": 6,
     "being_rt.clone_jobs": 6,
+    "being_rt.portrait_jobs": 6,
     "being_rt.inspection": 6,
     "being_rt.doctor": 6,
     "being_rt.bench": 6,

@@ -26,9 +26,7 @@ REACH = 0.025  # metres from the nearest landmark over which the field fades out
 POINTS = 12  # along each rim
 
 
-def aligned(
-    model: FlameModel, embedding: Embedding, vertices: Float64, camera: Camera, landmarks: Float32
-) -> Float64:
+def aligned(model: FlameModel, embedding: Embedding, vertices: Float64, camera: Camera, landmarks: Float32) -> Float64:
     """How the vertices [V, 3] of the photograph's pose are to be moved [V, 3], metres, parallel to the picture.
 
     Args:

@@ -91,7 +91,10 @@ def _sheet(view: View, pixel: Float64) -> Float64:
     neck = model.regions["neck"]
     rest = view.subject.rig.template[neck, 1]
     base = vertices[neck[rest <= np.quantile(rest, 0.15)]].mean(0) @ pose[:3, :3].T + pose[:3, 3]
-    ray = np.concatenate([pixel, np.ones((len(pixel), 1))], 1) @ np.linalg.inv(view.camera.intrinsics.astype(np.float64)).T
+    ray = (
+        np.concatenate([pixel, np.ones((len(pixel), 1))], 1)
+        @ np.linalg.inv(view.camera.intrinsics.astype(np.float64)).T
+    )
     offset = ray[:, :2] * base[2] - base[:2]
     down = np.maximum(offset[:, 1], 0)
     return np.asarray(np.maximum(base[2] - CHEST * down + SHOULDERS * offset[:, 0] ** 2, 0.3 * base[2]))

@@ -55,9 +55,7 @@ def avatar_of(
     outer = head_layer(subject.rig, view.vertices, Bound.concatenate([front, inner]))
     head = join([outer, balls, under])
     torso, torso_seen = body(view, hanging)
-    seen = np.concatenate(
-        [front.splats.seen, inner.splats.seen, balls_seen, under_seen, torso_seen]
-    )
+    seen = np.concatenate([front.splats.seen, inner.splats.seen, balls_seen, under_seen, torso_seen])
     nobody = np.zeros(0, np.int32)
     avatar = Avatar(
         name=name,

@@ -58,7 +58,9 @@ def cut(picture: UInt8, region: Bool, contrast: float, largest: int = SIDES[0]) 
         if side > 1:
             around = (2 * side + 1, 2 * side + 1, 1)
             high, low = ndimage.maximum_filter(colours, around), ndimage.minimum_filter(colours, around)
-            spread = (high[side // 2 :: side, side // 2 :: side].astype(np.int16) - low[side // 2 :: side, side // 2 :: side])
+            spread = (
+                high[side // 2 :: side, side // 2 :: side].astype(np.int16) - low[side // 2 :: side, side // 2 :: side]
+            )
             taken &= (spread.max(-1) < contrast) & (inner.reshape(blocks).min((1, 3)) > side)
         y, x = np.nonzero(taken)
         pixels.append(np.stack([x + 0.5, y + 0.5], 1) * side)

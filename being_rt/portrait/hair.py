@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from being_rt.avatar.demo.cloud import unit
 from being_rt.portrait.cells import Cells, cut
-from being_rt.portrait.splats import Bool, Bound, Float64
+from being_rt.portrait.splats import Bool, Bound, Float64, Splats
 from being_rt.portrait.view import View, eye_point, faces_of, laid, unprojected
 
 CONTRAST = 14
@@ -95,16 +95,16 @@ def hair(view: View, below: float) -> tuple[Bound, tuple[Cells, Float64, Float64
     return Bound.concatenate([_carried(view, front), _carried(view, back)]), hanging
 
 
-def _carried(view: View, splats: object) -> Bound:
+def _carried(view: View, splats: Splats) -> Bound:
     """Bound to the nearest triangles of the skull."""
     from scipy.spatial import cKDTree
 
     rig = view.subject.rig
     scalp = np.flatnonzero(faces_of(view.subject, ("scalp",)) & (rig.face_frames != 0).any((1, 2)))
-    middles = view.vertices[rig.faces[scalp]].mean(1)
-    place = splats.place  # type: ignore[attr-defined]
-    nearest = cKDTree(middles).query(place)[1] if len(place) else np.zeros(0, np.int64)
-    return Bound(splats, scalp[nearest], np.full((len(place), 3), 1 / 3))  # type: ignore[arg-type]
+    if not len(splats.place):
+        return Bound(splats, np.zeros(0, np.int64), np.zeros((0, 3)))
+    nearest = cKDTree(view.vertices[rig.faces[scalp]].mean(1)).query(splats.place)[1]
+    return Bound(splats, scalp[nearest], np.full((len(nearest), 3), 1 / 3))
 
 
 def _normals(view: View, depth: Float64, region: Bool) -> NDArray[np.float64]:

@@ -6,9 +6,13 @@ and whites as far as it shows them, skin that says how dark a face is, and teeth
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import fields, replace
+from typing import Any
 
-from being_rt.avatar.avatar import HeadLayer
+import numpy as np
+from numpy.typing import NDArray
+
+from being_rt.avatar.avatar import Gaussians, HeadLayer
 from being_rt.avatar.demo.cloud import Cloud, Mesh, concatenate, rest_positions, unit
 from being_rt.avatar.demo.eyes import build_eye, fit_sphere
 from being_rt.avatar.demo.features import landmark_points
@@ -17,34 +21,36 @@ from being_rt.avatar.demo.mouth import build_cavity, build_teeth, build_tongue
 from being_rt.avatar.demo.traits import PersonTraits
 from being_rt.dataset.regions import project
 from being_rt.flame.skinning import skin
-from being_rt.portrait.splats import Bound, Float64, Splats, head_layer
+from being_rt.portrait.splats import Bound, Float64, Splats, head_layer, posed_frames
 from being_rt.portrait.view import View, faces_of
 from being_rt.track.topology import IRISES, LIPS
 
+_SKIN, _IRIS = (200.0, 160.0, 140.0), (96.0, 72.0, 48.0)  # sRGB, where the photograph shows none
 _FINE = 0.8  # spacing of eyes and teeth beside those of the generated people
-_TEETH_LIGHT = (0.35, 0.9)  # brightness of teeth that a photograph may ask for
+_TEETH_GAIN = (0.4, 1.6)  # by which teeth may be brought to the photograph's
 
 
 def traits_of(view: View) -> PersonTraits:
     """What the photograph says of the person: how deep the skin's tone is, the colours of irises and lips."""
     picture, landmarks = view.subject.picture, view.subject.landmarks
-    tone = np.median(picture[view.skin], axis=0) if view.skin.any() else np.array([200.0, 160, 140])
-    tones = [float(linear(np.asarray(PersonTraits("", skin_tone=t).skin_albedo)).mean()) for t in (0.0, 1.0)]
-    del tones
-    candidates = np.linspace(0, 1, 21)
-    albedo = np.array([PersonTraits("", skin_tone=t).skin_albedo.mean() for t in candidates])
-    depth = float(candidates[np.abs(albedo - linear(tuple(tone)).mean()).argmin()])
+    tone = np.median(picture[view.skin], axis=0) if view.skin.any() else np.array(_SKIN)
+    depths = np.linspace(0, 1, 21)
+    albedo = np.array([PersonTraits("", skin_tone=depth).skin_albedo.mean() for depth in depths])
+    depth = float(depths[np.abs(albedo - linear(_colour(tone)).mean()).argmin()])
     iris = np.concatenate([_iris_pixels(view, ids) for ids in IRISES])
-    eye = np.median(iris, axis=0) if len(iris) else np.array([96.0, 72, 48])
+    eye = np.median(iris, axis=0) if len(iris) else np.array(_IRIS)
     ring = landmarks[np.concatenate([LIPS[:10], LIPS[20:30]]), :2]
     x, y = np.clip(ring, 0, np.array(picture.shape[1::-1]) - 1).astype(np.int64).T
     lips = np.median(picture[y, x], axis=0)
-    return PersonTraits(
-        "portrait", seed=1, skin_tone=depth, eye_colour=tuple(float(v) for v in eye), lip_colour=tuple(float(v) for v in lips)
-    )
+    return PersonTraits("portrait", seed=1, skin_tone=depth, eye_colour=_colour(eye), lip_colour=_colour(lips))
 
 
-def _iris_pixels(view: View, ids: np.ndarray) -> np.ndarray:
+def _colour(values: NDArray[Any]) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def _iris_pixels(view: View, ids: NDArray[Any]) -> NDArray[Any]:
     """Colours [n, 3] of an iris without its pupil, as far as lids leave it."""
     centre, edge = view.subject.landmarks[ids[0], :2], view.subject.landmarks[ids[1:], :2]
     radius = float(np.linalg.norm(edge - centre, axis=1).mean())
@@ -58,24 +64,20 @@ def mouth(view: View, traits: PersonTraits) -> Bound:
     subject = view.subject
     mesh = Mesh(subject.rig.faces, subject.model.template.astype(np.float64), view.vertices)
 
-    def faces(name: str, touching: bool = False) -> np.ndarray:
+    def faces(name: str, touching: bool = False) -> NDArray[Any]:
         return np.flatnonzero(faces_of(subject, (name,), touching=touching))
 
-    teeth = [
-        build_teeth(mesh, faces(f"teeth_{row}"), row == "upper", traits, _FINE) for row in ("upper", "lower")
-    ]
+    teeth = [build_teeth(mesh, faces(f"teeth_{row}"), row == "upper", traits, _FINE) for row in ("upper", "lower")]
     shown = _teeth_brightness(view)
     if shown is not None:
         now = float(np.quantile(np.concatenate([row.colour for row in teeth]).mean(1), 0.9))
-        gain = np.clip(shown / max(now, 1e-3), *_TEETH_LIGHT) if now > shown else shown / max(now, 1e-3)
+        gain = float(np.clip(shown / max(now, 1e-3), *_TEETH_GAIN))
         teeth = [_brighter(row, gain) for row in teeth]
     flesh = [build_tongue(mesh, faces("tongue"), traits), build_cavity(mesh, faces("mouth_interior", True), traits)]
     return _bound(concatenate([*teeth, *flesh]))
 
 
 def _brighter(cloud: Cloud, gain: float) -> Cloud:
-    from dataclasses import replace
-
     return replace(cloud, colour=np.clip(cloud.colour * gain, 0, 1))
 
 
@@ -96,7 +98,7 @@ def _bound(cloud: Cloud) -> Bound:
     return Bound(splats, cloud.face, cloud.barycentric)
 
 
-def eyes(view: View, traits: PersonTraits) -> tuple[HeadLayer, np.ndarray]:
+def eyes(view: View, traits: PersonTraits) -> tuple[HeadLayer, NDArray[Any]]:
     """Both eyeballs, and which of their Gaussians the photograph shows."""
     subject = view.subject
     vertices = skin(subject.straight, subject.params)[0].astype(np.float64)
@@ -115,15 +117,12 @@ def eyes(view: View, traits: PersonTraits) -> tuple[HeadLayer, np.ndarray]:
     return join(layers), np.concatenate(shown)
 
 
-def _painted(view: View, layer: HeadLayer, name: str) -> tuple[HeadLayer, np.ndarray]:
+def _painted(view: View, layer: HeadLayer, name: str) -> tuple[HeadLayer, NDArray[Any]]:
     """An eyeball in the photograph's colours: where it is seen, its own; elsewhere those of the same ring about the
     pupil, as bright as what is seen."""
-    from dataclasses import replace
-
     from scipy import ndimage
 
     place = _posed(view, layer)
-    centre, radius = fit_sphere(view.vertices[view.subject.model.regions[f"{name}_eyeball"]])
     straight = rest_positions(view.subject.straight, layer)
     rest = view.subject.straight.template[view.subject.model.regions[f"{name}_eyeball"]].astype(np.float64)
     middle, _ = fit_sphere(rest[rest[:, 2] < rest[:, 2].max() - 0.004])
@@ -136,7 +135,9 @@ def _painted(view: View, layer: HeadLayer, name: str) -> tuple[HeadLayer, np.nda
     own = np.clip(inner[y, x] - 0.3, 0, 1)
     coordinates = [pixel[:, 1] - 0.5, pixel[:, 0] - 0.5]
     picture = view.subject.picture / 255.0
-    photo = np.stack([ndimage.map_coordinates(picture[..., k], coordinates, order=1, mode="nearest") for k in range(3)], 1)
+    photo = np.stack(
+        [ndimage.map_coordinates(picture[..., k], coordinates, order=1, mode="nearest") for k in range(3)], 1
+    )
     colour = layer.gaussians.colour.astype(np.float64)
     weight = own * (ahead[:, 2] > 0)
     matched = colour.copy()
@@ -153,8 +154,6 @@ def _painted(view: View, layer: HeadLayer, name: str) -> tuple[HeadLayer, np.nda
 
 def _posed(view: View, layer: HeadLayer) -> Float64:
     """Where a layer's Gaussians are in the photograph [N, 3]."""
-    from being_rt.portrait.splats import posed_frames
-
     rig = view.subject.rig
     frames = posed_frames(rig, view.vertices)[layer.face]
     anchor = np.einsum("nk,nkd->nd", layer.barycentric, view.vertices[rig.faces[layer.face]])
@@ -163,12 +162,10 @@ def _posed(view: View, layer: HeadLayer) -> Float64:
 
 def join(layers: list[HeadLayer]) -> HeadLayer:
     """Head layers one after the other."""
-    from dataclasses import fields
-
-    from being_rt.avatar.avatar import Gaussians
 
     gaussians = {
-        item.name: np.concatenate([getattr(layer.gaussians, item.name) for layer in layers]) for item in fields(Gaussians)
+        item.name: np.concatenate([getattr(layer.gaussians, item.name) for layer in layers])
+        for item in fields(Gaussians)
     }
     return HeadLayer(
         Gaussians(**gaussians),

@@ -1,10 +1,10 @@
 """The head's surface: the photograph laid on the mesh where it shows it, made up where it does not.
 
 Every pixel of the face becomes a Gaussian on the triangle under it, so that the photograph comes out as it went in.
-Beneath them lies the whole skin, evenly sampled, which other views and motion bring to light: the sides, the upper lids,
-the lips' inner edges. Its colours are a membrane over the surface (screened Poisson equation: Bhat et al., "Fourier
-analysis of the 2D screened Poisson equation for gradient domain problems", ECCV 2008), held by the photograph where it
-is seen well, less so by the other half of the face where only that is, and by its neighbours alone elsewhere.
+Beneath them lies the whole skin, evenly sampled, which other views and motion bring to light: the sides, the upper
+lids, the lips' inner edges. Its colours are a membrane over the surface (screened Poisson equation: Bhat et al.,
+"Fourier analysis of the 2D screened Poisson equation for gradient domain problems", ECCV 2008), held by the photograph
+where it is seen well, less so by the other half of the face where only that is, and by its neighbours elsewhere.
 """
 
 from __future__ import annotations

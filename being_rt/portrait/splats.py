@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,10 +44,14 @@ class Splats(NamedTuple):
 
     @classmethod
     def concatenate(cls, parts: list[Splats]) -> Splats:
-        return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        """Those of all parts, in their order."""
+        columns: Any = zip(*parts, strict=True)
+        return cls(*(np.concatenate(column) for column in columns))
 
     def chosen(self, which: Bool | Int64) -> Splats:
-        return Splats(*(column[which] for column in self))
+        """Some of them."""
+        columns: Any = self
+        return Splats(*(column[which] for column in columns))
 
 
 class Bound(NamedTuple):
@@ -59,6 +63,7 @@ class Bound(NamedTuple):
 
     @classmethod
     def concatenate(cls, parts: list[Bound]) -> Bound:
+        """Those of all parts, in their order."""
         return cls(
             Splats.concatenate([part.splats for part in parts]),
             np.concatenate([part.face for part in parts]),
@@ -66,6 +71,7 @@ class Bound(NamedTuple):
         )
 
     def chosen(self, which: Bool | Int64) -> Bound:
+        """Some of them."""
         return Bound(self.splats.chosen(which), self.face[which], self.barycentric[which])
 
 
@@ -97,7 +103,7 @@ def torso_gaussians(splats: Splats, position: Float64) -> Gaussians:
 
 
 def decomposed(factor: Float64) -> tuple[Float64, Float64]:
-    """Quaternions [N, 4] and deviations [N, 3] of Gaussians with M [N, 3, 3]; the third axis is the one nearest to z."""
+    """Quaternions [N, 4] and deviations [N, 3] of Gaussians with M [N, 3, 3]; their third axis is the nearest to z."""
     variance, axes = np.linalg.eigh(factor @ np.swapaxes(factor, 1, 2))
     third = np.abs(axes[:, 2, :]).argmax(1)
     order = np.stack([(third + 1) % 3, (third + 2) % 3, third], 1)

@@ -164,9 +164,7 @@ def _resting(
     """
     rig = bake_rig(model, shape)
     expression = params.expression[0].astype(np.float64)
-    posed = FlameParams.neutral().replace(
-        expression=params.expression, jaw=params.jaw, eyelids=params.eyelids
-    )
+    posed = FlameParams.neutral().replace(expression=params.expression, jaw=params.jaw, eyelids=params.eyelids)
     move = np.zeros_like(rig.template, np.float64)
     for _ in range(2):  # jaw and skinning turn the field a little
         vertices = skin(rig, posed)[0].astype(np.float64)
@@ -178,9 +176,7 @@ def _resting(
     rest = expression + closing
     lids = params.eyelids[0].astype(np.float32)
     template = (
-        rig.template
-        + rig.expression_basis.astype(np.float64) @ rest
-        + rig.eyelid_basis.astype(np.float64) @ lids
+        rig.template + rig.expression_basis.astype(np.float64) @ rest + rig.eyelid_basis.astype(np.float64) @ lids
     ).astype(np.float32)
     straight = replace(
         rig,
@@ -206,7 +202,7 @@ def _seated(model: FlameModel, rig: Rig, move: Float64, posed: FlameParams) -> R
         wanted = _lid_room(model, model.template.astype(np.float64), side)
         back = (_lid_room(model, vertices, side) - wanted) / LIDS_FACING
         template[ball, 2] += np.float32(back)
-        joints[joint] += (move[ball].mean(0) + [0, 0, back]).astype(np.float32)
+        joints[joint] += (move[ball].mean(0) + np.array([0, 0, back])).astype(np.float32)
     return replace(rig, template=template, joint_rest=joints)
 
 
@@ -224,7 +220,9 @@ def _closing_lids(model: FlameModel, rig: Rig) -> NDArray[np.float16]:
     for column, side in enumerate(("left", "right")):
         gaps = []
         for vertices in (rig.template.astype(np.float64), rig.template + basis[..., column]):
-            upper, lower = (landmark_points(model, vertices, f"eyelid_{lid}_{side}")[4:-4] for lid in ("upper", "lower"))
+            upper, lower = (
+                landmark_points(model, vertices, f"eyelid_{lid}_{side}")[4:-4] for lid in ("upper", "lower")
+            )
             gaps.append(float((upper - lower)[:, 1].mean()))
         basis[..., column] *= np.clip(gaps[0] / max(gaps[0] - gaps[1], 1e-4), 0.0, 1.5)
     return basis.astype(np.float16)
@@ -244,7 +242,7 @@ def _closing(rig: Rig, expression: Float64, params: FlameParams) -> Float64:
     # Lips that overlap by a hair at rest are closed; forwards they may differ.
     weight = _GAP_WEIGHT * np.array([0.3, 1.0, 0.3])
     rows = (apart * weight).reshape(100, -1).T
-    wanted = -((gap + [0, 2e-4, 0]) * weight).reshape(-1)
+    wanted = -((gap + np.array([0, 2e-4, 0])) * weight).reshape(-1)
     used = np.linalg.norm(rows, axis=0) > 0
     solution = np.zeros(100)
     system = rows[:, used]
