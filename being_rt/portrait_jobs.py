@@ -83,7 +83,7 @@ class ClonePortrait:
         subject = subject_of(picture, procedural_head(), progress, self.threads)
         avatar = avatar_of(subject, self._name, licence=self.licence, consent=self.consent, progress=progress)
         drawn = Renderer(avatar, subject.camera.size).render(subject.params)
-        error = np.mean((drawn.astype(np.float64) - picture) ** 2)
+        error = float(np.mean((drawn.astype(np.float64) - picture) ** 2))
         save_avatar(avatar, out, preview=drawn)
         motion = out.with_suffix(".photo.npz")
         subject.params.save(motion)

@@ -33,6 +33,8 @@ _MIRROR_REACH = 0.006  # metres
 _HOLD = 4.0  # of colours against the membrane
 _NEIGHBOURS = 8
 _FORWARD = 0.0009  # metres by which what the photograph shows of a mouth lies before the generic one
+_SOLID = 235  # of 255: alpha from which a pixel is the person's alone
+_FAR_OUT = 0.03  # metres beside the outline from which the mesh's surface is left out
 _SET_BACK = 0.002  # metres by which skin beside the mesh lies behind the mesh's border
 _LASHES = 0.05  # of the distance between the eyes
 _BARE_LID = 2.2  # of the lashes' width: how far from the eye skin is as light as on a lid
@@ -122,7 +124,10 @@ def whole_skin(view: View) -> tuple[HeadLayer, Bool]:
     ear = view.covered_ears[samples.face]
     flat_to = np.quantile(np.abs(place[ear, 0]), 0.1) if ear.any() else 0.0  # under hair, flat against the head
     place[ear, 0] = np.clip(place[ear, 0], -flat_to, flat_to)
-    colour, inside, bare = _colours(view, samples.face, place, normal, samples.average, samples.person)
+    inwards = _within_outline(view, place)
+    inside = np.linalg.norm(inwards, axis=1) < _FAR_OUT
+    place = place + inwards
+    colour, bare = _colours(view, samples.face, place, normal, samples.average, samples.person)
 
     smooth = smooth_normals(mesh, faces)
     up = unit(np.einsum("nk,nkd->nd", samples.barycentric, smooth[rig.faces[samples.face]]))
@@ -130,7 +135,7 @@ def whole_skin(view: View) -> tuple[HeadLayer, Bool]:
     across = unit(flat[:, 1] - flat[:, 0])
     out = unit(np.cross(flat[:, 1] - flat[:, 0], flat[:, 2] - flat[:, 0]))
     factor = np.stack([across, np.cross(out, across), 0.3 * out], 2) * (_CLOSE * at)[:, None, None]
-    under = samples.person - SUNK * up
+    under = samples.person + inwards - SUNK * up
     under[ear, 0] = np.clip(under[ear, 0], -flat_to, flat_to)
     factor[ear] = np.array([[0, 0, 0.3], [1, 0, 0], [0, 1, 0]]) * (1.5 * at[ear])[:, None, None]
     splats = Splats.of(under, factor, colour)._replace(facing=~ear, seen=bare)
@@ -138,10 +143,33 @@ def whole_skin(view: View) -> tuple[HeadLayer, Bool]:
     return head_layer(rig, opened, bound), bound.splats.seen
 
 
+def _within_outline(view: View, place: Float64) -> Float64:
+    """What moves places [N, 3] that lie beside the person's outline onto it, parallel to the picture; zeros for others.
+
+    The mesh of a skull may be larger than the person's. Were it cut off, there would be a gap between its front and
+    its back when the head turns.
+    """
+    from scipy import ndimage
+
+    solid = view.subject.alpha >= _SOLID
+    pixel, depth = project(place, view.camera)
+    height, width = solid.shape
+    x, y = (np.floor(pixel[:, axis]).astype(np.int64) for axis in (0, 1))
+    outside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    outside[outside] = ~solid[y[outside], x[outside]]
+    result = np.zeros_like(place)
+    if outside.any() and solid.any():
+        nearest = ndimage.distance_transform_edt(~solid, return_distances=False, return_indices=True)
+        rows, columns = nearest[:, y[outside], x[outside]]
+        onto = unprojected(view.camera, np.stack([columns, rows], 1) + 0.5, depth[outside])
+        result[outside] = onto - place[outside]
+    return result
+
+
 def _colours(
     view: View, face: NDArray[np.int64], place: Float64, normal: Float64, average: Float64, even: Float64
-) -> tuple[Float64, Bool, Bool]:
-    """Colours [N, 3] of places on the skin, which of them lie within the person's outline, and which are in sight.
+) -> tuple[Float64, Bool]:
+    """Colours [N, 3] of places on the skin, and which of them are in sight where nothing is laid.
 
     Args:
         average: their places on the average head, which is the same on both sides.
@@ -175,10 +203,9 @@ def _colours(
         weight = own + mirrored
         share = (mirrored / np.maximum(weight, 1e-9))[:, None]
         colour = photo * (1 - share) + photo[good[index]] * share
-    alpha = subject.alpha[y, x]
     off = (pixel < 0).any(1) | (pixel[:, 0] >= width) | (pixel[:, 1] >= height)
     bare = view.torn[y, x] & (view.stretch[face] < FOLDED) & (depth < view.depth[y, x] + BEHIND) & (cosine > 0) & ~off
-    return membrane(even, colour, weight), (alpha > 230) | off, bare
+    return membrane(even, colour, weight), bare
 
 
 def membrane(points: Float64, colour: Float64, weight: Float64) -> Float64:

@@ -109,6 +109,8 @@ def view_of(subject: Subject) -> View:
         depth[added] = depth[rows, columns]
         beside |= added
     stretch = _stretch(subject)
+    # A skull that is larger than the mesh's: rounded off as hair is.
+    hair |= free & ~beside & (labels == SKIN) & _above_lobes(subject, vertices)
     torn = skin & ((_steep(subject, vertices) | (stretch > FOLDED))[face] | _folds(depth, of(("face",)), of(("neck",))))
     skin |= beside
     body = person & ~skin & ~hair & ~eyes & ~mouth
@@ -116,6 +118,12 @@ def view_of(subject: Subject) -> View:
         subject, vertices, face, barycentric, depth, _foreground(subject.picture, alpha),
         skin, mouth, eyes, hair, body, beside, torn, covered_ears, stretch,
     )  # fmt: skip
+
+
+def _above_lobes(subject: Subject, vertices: Float64) -> Bool:
+    """Rows [H, 1] that are not lower than the ears."""
+    pixel, _ = project(vertices[subject.model.regions["ears"]], subject.camera)
+    return np.asarray(np.arange(subject.alpha.shape[0])[:, None] < np.nanquantile(pixel[:, 1], 0.98))
 
 
 def _main_part(mask: Bool, thin: int) -> Bool:
