@@ -24,15 +24,17 @@ BORDER = 0.05  # of the picture's longer side by which the sheet goes on beyond 
 LINING = 0.006  # metres between what is shown and its lining
 BEHIND = 0.035  # metres by which what the head hides lies behind it
 REACH = 0.07  # metres from the body up to which there is something to be hidden
+HANGS = 0.12  # metres over which hair passes from the head to the shoulders
 SLIVER = 0.002  # metres
 _STILL = 0.75  # share of the root, which does not turn, far from the neck
 
 
-def body(view: View, hanging: tuple[Cells, Float64, Float64]) -> tuple[TorsoLayer, NDArray[np.bool_]]:
+def body(view: View, hanging: tuple[Cells, Float64], below: float) -> tuple[TorsoLayer, NDArray[np.bool_]]:
     """The torso layer, and which of its Gaussians the photograph shows.
 
     Args:
-        hanging: cells, places and normals of hair that falls onto it.
+        hanging: cells and places of hair that falls onto it.
+        below: y, metres, from which hair is that; above, it is the head's.
     """
     subject = view.subject
     height, width = subject.alpha.shape
@@ -64,14 +66,14 @@ def body(view: View, hanging: tuple[Cells, Float64, Float64]) -> tuple[TorsoLaye
         splats = Splats.of(place, _upright(view, depth, cells.side, alpha[y, x] < 250), shade[y, x] / 255.0, opacity)
         parts.append(splats._replace(seen=inside & (number == 0)))
         rest.append(_weights(view, place))
-    cells, place, _ = hanging
+    cells, place = hanging
     if len(place):
         x, y = cells.pixel.astype(np.int64).T
         depth = project(place, view.camera)[1]
         opacity = OPAQUE * subject.alpha[y, x] / 255.0
         factor = _upright(view, depth, cells.side, subject.alpha[y, x] < 250)
         parts.append(Splats.of(place, factor, view.colours[y, x] / 255.0, opacity, seen=True))
-        rest.append(_weights(view, place, hanging=True))
+        rest.append(_weights(view, place, below))
     splats, weights = Splats.concatenate(parts), np.concatenate(rest)
     # The photograph is the rest pose of the body, so places are stored as they are.
     return TorsoLayer(torso_gaussians(splats, splats.place), weights.astype(np.float32)), splats.seen
@@ -133,12 +135,14 @@ def _hidden(view: View) -> Bool:
     return np.asarray(ndimage.binary_opening(inside, iterations=max(1, round(SLIVER * metre))))
 
 
-def _weights(view: View, place: Float64, hanging: bool = False) -> Float64:
-    """Shares [N, 3] of the root, the global and the neck joint."""
+def _weights(view: View, place: Float64, below: float | None = None) -> Float64:
+    """Shares [N, 3] of the root, the global and the neck joint; of hair that hangs lower than ``below``."""
     joints = view.subject.rig.joint_rest.astype(np.float64)
     base, neck = joints[0], joints[1]
     across = np.hypot(place[:, 0] - base[0], place[:, 2] - base[2])
-    rise = smoothstep(base[1] + 0.02, neck[1] + 0.02, place[:, 1])
-    follow = rise if hanging else rise * smoothstep(0.12, 0.07, across)
+    if below is None:
+        follow = smoothstep(base[1] + 0.02, neck[1] + 0.02, place[:, 1]) * smoothstep(0.12, 0.07, across)
+    else:
+        follow = smoothstep(below - HANGS, below, place[:, 1])
     still = _STILL * smoothstep(0.075, 0.19, across) * (1 - follow)
     return np.stack([still, 1 - follow - still, follow], 1)

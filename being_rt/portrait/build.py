@@ -9,14 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.avatar.avatar import Avatar, Gaussians, Seam
+from being_rt.avatar.demo.cloud import rest_positions
 from being_rt.avatar.validation import validate_avatar
+from being_rt.portrait.blink import FADE, blink_network
 from being_rt.portrait.body import body
 from being_rt.portrait.hair import hair
 from being_rt.portrait.inside import eyes, join, mouth, traits_of
-from being_rt.portrait.skin import seen_skin, whole_skin
+from being_rt.portrait.skin import lashes, seen_skin, whole_skin
 from being_rt.portrait.splats import Bound, head_layer
 from being_rt.portrait.subject import Subject
-from being_rt.portrait.view import view_of
+from being_rt.portrait.view import outline_distance, outline_width, view_of
 from being_rt.renderer import Renderer
 
 Bool = NDArray[np.bool_]
@@ -25,9 +27,9 @@ Float64 = NDArray[np.float64]
 ROUNDS = 6  # of corrections
 STEP = 1.1  # of what is missing that one correction adds
 BLUR = 0.8  # px over which what is missing is averaged, about a Gaussian's own size
-FARTHEST, FARTHEST_BENEATH = 0.25, 0.1  # of full brightness by which a colour may be corrected
+FARTHEST, FARTHEST_BENEATH = 0.25, 0.04  # of full brightness by which a colour may be corrected
 SOLID = 0.97  # of the person's alpha from which nothing of the room shines through
-HAIR_FALLS = 0.02  # metres above the chin from which hair hangs on the shoulders
+HAIR_FALLS = 0.02  # metres below the chin from which hair hangs on the shoulders
 FAINTEST = 0.06  # opacity below which a Gaussian is left out
 SOFTNESS = 0.01  # metres of depth over which head and torso swap order
 
@@ -45,24 +47,40 @@ def avatar_of(
     tell("laying", 0.0)
     view = view_of(subject)
     traits = traits_of(view)
-    chin = float(view.vertices[subject.model.regions["face"], 1].min())
+    falls = float(view.vertices[subject.model.regions["face"], 1].min()) - HAIR_FALLS
     surface = seen_skin(view)
-    strands, hanging = hair(view, chin - HAIR_FALLS)
+    strands, hanging = hair(view, falls)
     front = Bound.concatenate([surface, strands])
     inner = mouth(view, traits)
-    balls, balls_seen = eyes(view, traits)
+    balls, balls_seen, riding = eyes(view, traits)
+    painted = lashes(view)
     under, under_seen = whole_skin(view)
     outer = head_layer(subject.rig, view.vertices, Bound.concatenate([front, inner]))
-    head = join([outer, balls, under])
-    torso, torso_seen = body(view, hanging)
-    seen = np.concatenate([front.splats.seen, inner.splats.seen, balls_seen, under_seen, torso_seen])
+    painted_layer = head_layer(subject.rig, view.vertices, painted)
+    hidden = replace(riding.gaussians, opacity_logit=riding.gaussians.opacity_logit - np.float32(FADE))
+    blinking = join([painted_layer, replace(riding, gaussians=hidden)])
+    head = join([blinking, outer, balls, under])
+    left = rest_positions(subject.rig, blinking)[:, 0] > 0
+    network = blink_network(left, np.arange(len(left)) < len(painted.face)) if len(left) else None
+    torso, torso_seen = body(view, hanging, falls)
+    seen = np.concatenate(
+        [
+            painted.splats.seen,
+            np.zeros(len(riding.face), bool),
+            front.splats.seen,
+            inner.splats.seen,
+            balls_seen,
+            under_seen,
+            torso_seen,
+        ]
+    )
     nobody = np.zeros(0, np.int32)
     avatar = Avatar(
         name=name,
         rig=subject.rig,
         head=head,
         torso=torso,
-        network=None,
+        network=network,
         seam=Seam(
             np.zeros(3, np.float32), np.array([0, 1, 0], np.float32), 0.0, 0.01, SOFTNESS,
             nobody, nobody, np.zeros(0, np.float32),
@@ -75,7 +93,7 @@ def avatar_of(
     )  # fmt: skip
     validate_avatar(avatar)
     farthest = np.full(len(seen), FARTHEST)
-    farthest[len(outer.face) + len(balls.face) : len(head.face)] = FARTHEST_BENEATH
+    farthest[len(head.face) - len(under.face) : len(head.face)] = FARTHEST_BENEATH
     farthest[len(head.face) :] = 1.0  # shoulders stay, whatever they are corrected by
     return corrected(avatar, subject, seen, farthest, tell)
 
@@ -91,6 +109,7 @@ def corrected(
     """
     from scipy import ndimage
 
+    rim = outline_distance(subject.alpha) <= outline_width(subject.alpha)
     photo, wanted = subject.picture.astype(np.float64) / 255, subject.alpha.astype(np.float64) / 255
     layers = avatar.head.gaussians, avatar.torso.gaussians
     start = np.concatenate([layer.colour for layer in layers]).astype(np.float64)
@@ -114,8 +133,8 @@ def corrected(
         edge = aim < SOLID
         own = opacity[shown]
         opacity[shown] = np.where(edge, np.clip(own * (aim + 0.02) / (now + 0.02), 0.002, 0.97), own)
-        # Where the room shines through hair, it is not for the hair to correct: that moves. Shoulders stay.
-        share = np.where(edge & moves[shown], np.clip(2 * aim - 1, 0, 1), 1.0)
+        # Where the room may shine through hair, it is not for the hair to correct: that moves. Shoulders stay.
+        share = np.where((at(rim.astype(np.float64)) > 0.5) & moves[shown], 0.0, 1.0)
         change = np.stack([at(missing[..., channel]) for channel in range(3)], 1)
         colour[shown] += STEP * share[:, None] * change
         colour = np.clip(np.clip(colour, start - farthest[:, None], start + farthest[:, None]), 0, 1)
@@ -128,6 +147,7 @@ def _visible(avatar: Avatar) -> Avatar:
     least = float(np.log(FAINTEST / (1 - FAINTEST)))
     head, torso = avatar.head, avatar.torso
     kept, stays = head.gaussians.opacity_logit > least, torso.gaussians.opacity_logit > least
+    kept[: avatar.network.count if avatar.network is not None else 0] = True  # which the network may show
     return replace(
         avatar,
         head=replace(

@@ -72,8 +72,8 @@ def relief(view: View) -> tuple[Float64, float]:
     return np.where(view.hair, np.maximum(height, skull), 0), plane
 
 
-def hair(view: View, below: float) -> tuple[Bound, tuple[Cells, Float64, Float64]]:
-    """Gaussians of the head's hair, and cells, places and normals of what hangs lower than ``below`` (y, metres)."""
+def hair(view: View, below: float) -> tuple[Bound, tuple[Cells, Float64]]:
+    """Gaussians of the head's hair, and cells and places of what hangs lower than ``below`` (y, metres)."""
     height, plane = relief(view)
     cells = cut(view.with_alpha, view.hair, CONTRAST, largest=4)
     x, y = cells.pixel.astype(np.int64).T
@@ -81,7 +81,7 @@ def hair(view: View, below: float) -> tuple[Bound, tuple[Cells, Float64, Float64
     place = unprojected(view.camera, cells.pixel, depth[y, x])
     normal = _normals(view, depth, view.hair)[y, x]
     low = place[:, 1] < below
-    hanging = cells.chosen(low), place[low], normal[low]
+    hanging = cells.chosen(low), place[low]
     front = laid(view, cells.pixel[~low], cells.side[~low], place[~low], normal[~low], facing=False)
     back_cells = cut(view.colours, view.hair & (view.subject.alpha >= 250), 60, largest=2)
     bx, by = back_cells.pixel.astype(np.int64).T

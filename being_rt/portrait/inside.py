@@ -98,12 +98,12 @@ def _bound(cloud: Cloud) -> Bound:
     return Bound(splats, cloud.face, cloud.barycentric)
 
 
-def eyes(view: View, traits: PersonTraits) -> tuple[HeadLayer, NDArray[Any]]:
-    """Both eyeballs, and which of their Gaussians the photograph shows."""
+def eyes(view: View, traits: PersonTraits) -> tuple[HeadLayer, NDArray[Any], HeadLayer]:
+    """Both eyeballs, which of their Gaussians the photograph shows, and lashes that ride on the lids."""
     subject = view.subject
     vertices = skin(subject.straight, subject.params)[0].astype(np.float64)
     mesh = Mesh(subject.rig.faces, subject.model.template.astype(np.float64), vertices)
-    layers, shown = [], []
+    layers, shown, riding = [], [], []
     for side, name in ((1, "left"), (-1, "right")):
         rims = [landmark_points(subject.model, vertices, f"eyelid_{lid}_{name}")[::-1] for lid in ("upper", "lower")]
         ball = np.flatnonzero(faces_of(subject, (f"{name}_eyeball",)))
@@ -112,9 +112,10 @@ def eyes(view: View, traits: PersonTraits) -> tuple[HeadLayer, NDArray[Any]]:
         made = made[made.part == 1]
         layer = head_layer(subject.straight, vertices, _bound(made))
         layer, seen = _painted(view, layer, name)
-        layers += [layer, head_layer(subject.straight, vertices, _bound(lashes))]
-        shown += [seen, np.zeros(len(lashes), bool)]
-    return join(layers), np.concatenate(shown)
+        layers.append(layer)
+        shown.append(seen)
+        riding.append(head_layer(subject.straight, vertices, _bound(lashes)))
+    return join(layers), np.concatenate(shown), join(riding)
 
 
 def _painted(view: View, layer: HeadLayer, name: str) -> tuple[HeadLayer, NDArray[Any]]:

@@ -20,7 +20,7 @@ from being_rt.flame.params import FlameParams
 from being_rt.flame.skinning import skin
 from being_rt.portrait.cells import Cells, cut
 from being_rt.portrait.splats import Bool, Bound, Float64, Splats, head_layer
-from being_rt.portrait.view import FOLDED, NOT_SKIN, View, eye_point, faces_of, laid, unprojected
+from being_rt.portrait.view import FOLDED, NOT_SKIN, View, eye_point, faces_of, laid, lash_width, unprojected
 
 CONTRAST = 10  # of 255: flatter cells are taken as one
 FINE, COARSE = 0.0011, 0.0024  # metres between the samples of the face and of the rest
@@ -36,7 +36,6 @@ _FORWARD = 0.0009  # metres by which what the photograph shows of a mouth lies b
 _SOLID = 235  # of 255: alpha from which a pixel is the person's alone
 _FAR_OUT = 0.03  # metres beside the outline from which the mesh's surface is left out
 _SET_BACK = 0.002  # metres by which skin beside the mesh lies behind the mesh's border
-_LASHES = 0.05  # of the distance between the eyes
 _BARE_LID = 2.2  # of the lashes' width: how far from the eye skin is as light as on a lid
 _SPREAD = {"jaw": 0.25, "eyelids": 0.9}  # the pose in which samples are even: folds are open
 
@@ -45,11 +44,16 @@ def seen_skin(view: View) -> Bound:
     """Skin and open mouth as the photograph shows them."""
     return Bound.concatenate(
         [
-            _on_mesh(view, view.skin & ~view.beside & ~view.torn, facing=True),
+            _on_mesh(view, view.skin & ~view.beside & ~view.torn & ~view.blinking, facing=True),
             _beside_mesh(view),
             _on_mesh(view, view.mouth, facing=False, forward=_FORWARD),
         ]
     )
+
+
+def lashes(view: View) -> Bound:
+    """What the photograph shows beside open eyes, and a blink hides: lashes and the lids' creases."""
+    return _on_mesh(view, view.blinking, facing=True)
 
 
 def _on_mesh(view: View, region: Bool, *, facing: bool, forward: float = 0.0) -> Bound:
@@ -85,11 +89,6 @@ def eye_distance(view: View) -> Float64:
     if not view.eyes.any():
         return np.full(view.eyes.shape, np.inf)
     return np.asarray(ndimage.distance_transform_edt(~view.eyes))
-
-
-def lash_width(view: View) -> float:
-    """How far from an open eye its lashes are, px."""
-    return max(1.5, _LASHES * float(np.linalg.norm(np.diff(view.subject.landmarks[[468, 473], :2], axis=0))))
 
 
 def whole_skin(view: View) -> tuple[HeadLayer, Bool]:
@@ -193,7 +192,7 @@ def _colours(
     visible = (depth < view.depth[y, x] + BEHIND) & (view.skin[y, x] | (scalp & view.hair[y, x]))
     visible &= ~view.torn[y, x] | (cosine > DOUBTFUL)
     visible &= ~view.covered_ears[face]
-    visible &= eye_distance(view)[y, x] > _BARE_LID * lash_width(view)
+    visible &= eye_distance(view)[y, x] > _BARE_LID * lash_width(subject)
     own = visible * np.clip((cosine - DOUBTFUL) / (SURE - DOUBTFUL), 0, 1)
     colour, weight = photo, own
     good = np.flatnonzero(own > 0.3)
@@ -204,14 +203,21 @@ def _colours(
         share = (mirrored / np.maximum(weight, 1e-9))[:, None]
         colour = photo * (1 - share) + photo[good[index]] * share
     off = (pixel < 0).any(1) | (pixel[:, 0] >= width) | (pixel[:, 1] >= height)
-    bare = view.torn[y, x] & (view.stretch[face] < FOLDED) & (depth < view.depth[y, x] + BEHIND) & (cosine > 0) & ~off
+    bare = (
+        view.torn[y, x]
+        & (view.stretch[face] < FOLDED)
+        & (eye_distance(view)[y, x] > 2 * lash_width(subject))
+        & (depth < view.depth[y, x] + BEHIND)
+        & (cosine > 0)
+        & ~off
+    )
     return membrane(even, colour, weight), bare
 
 
 def membrane(points: Float64, colour: Float64, weight: Float64) -> Float64:
     """Colours [N, 3] near the given ones where ``weight`` [N] is large, and like their neighbours' elsewhere."""
     from scipy import sparse
-    from scipy.sparse.linalg import cg
+    from scipy.sparse.linalg import splu
     from scipy.spatial import cKDTree
 
     count = len(points)
@@ -223,12 +229,8 @@ def membrane(points: Float64, colour: Float64, weight: Float64) -> Float64:
     graph = sparse.coo_matrix((np.ones(len(row)), (row, index.ravel())), shape=(count, count)).tocsr()
     graph = graph.maximum(graph.T)
     degree = np.asarray(graph.sum(1)).ravel()
-    hold = _HOLD * weight + 1e-5
-    system = sparse.diags(degree + hold * _NEIGHBOURS) - graph
-    scale = sparse.diags(1 / (degree + hold * _NEIGHBOURS))
+    hold = (_HOLD * weight + 1e-5) * _NEIGHBOURS
     mean = (colour * hold[:, None]).sum(0) / hold.sum()
-    result = np.empty_like(colour)
-    for channel in range(3):
-        right = hold * _NEIGHBOURS * np.where(weight > 0, colour[:, channel], mean[channel])
-        result[:, channel] = cg(system, right, x0=np.full(count, mean[channel]), rtol=1e-4, maxiter=600, M=scale)[0]
-    return np.clip(result, 0, 1)
+    wanted = np.where(weight[:, None] > 0, colour, mean)
+    system = sparse.diags(degree + hold) - graph
+    return np.clip(splu(system.tocsc()).solve(hold[:, None] * wanted), 0, 1)

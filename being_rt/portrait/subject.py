@@ -12,7 +12,7 @@ from being_rt.avatar.avatar import Camera
 from being_rt.avatar.demo.eyes import fit_sphere
 from being_rt.avatar.demo.features import landmark_points
 from being_rt.dataset.plates import fill
-from being_rt.dataset.regions import project
+from being_rt.dataset.regions import face_regions, project
 from being_rt.errors import TrackError
 from being_rt.flame.model import FlameModel
 from being_rt.flame.params import FlameParams
@@ -45,6 +45,8 @@ OUTLINE = 0.006  # of the picture's longer side: how far around the outline pixe
 WINDOWS = 0.016  # of the same: how far from the outline a person may be transparent
 FAINT = 12  # of 255: alpha below which there is nobody
 LIDS_FACING = 0.85  # cosine between the lids' middle and straight ahead
+STILL = 1e-4  # metres, root mean square, by which closing lips may move the face elsewhere
+_LEAST = 0.05  # weight of the coefficients themselves
 _GAP_WEIGHT = 6e3  # of a metre between the lips against an expression coefficient of 1
 
 
@@ -229,7 +231,7 @@ def _closing_lids(model: FlameModel, rig: Rig) -> NDArray[np.float16]:
 
 
 def _closing(rig: Rig, expression: Float64, params: FlameParams) -> Float64:
-    """What to add to an expression so that the lips meet with the jaw at rest: the least that does."""
+    """What to add to an expression so that the lips meet with the jaw at rest: what moves the other skin least."""
     still = FlameParams.neutral().replace(expression=params.expression, jaw=params.jaw)
     if lip_gap(rig, skin(rig, still)).max() < LIPS_PARTED:
         return np.zeros(100)
@@ -246,7 +248,11 @@ def _closing(rig: Rig, expression: Float64, params: FlameParams) -> Float64:
     used = np.linalg.norm(rows, axis=0) > 0
     solution = np.zeros(100)
     system = rows[:, used]
-    solution[used] = np.linalg.solve(system.T @ system + np.eye(int(used.sum())), system.T @ wanted)
+    elsewhere = np.delete(basis, face_regions(rig)["mouth"], 0).reshape(-1, 100)[:, used]
+    still_there = elsewhere.T @ elsewhere / (len(elsewhere) * STILL**2)
+    solution[used] = np.linalg.solve(
+        system.T @ system + _LEAST * np.eye(int(used.sum())) + still_there, system.T @ wanted
+    )
     return solution
 
 

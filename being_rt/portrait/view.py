@@ -23,6 +23,9 @@ SHARP, SMOOTH = 0.57, 0.75  # deviations of the Gaussians of single pixels and o
 STEEPEST = 0.15  # cosine to the view up to which a surface's Gaussians are as long as their pixels' footprints
 _BODY = 0.5  # of the global joint: what it carries is the body's
 _CLOSING = 0.22  # of the distance between the eyes: gaps in hair that labels leave
+_LASHES = 0.05  # of the distance between the eyes
+_BLINK = 0.0012  # metres by which a blink moves what is not laid pixel by pixel beside an eye
+OUTLINE = 0.0025  # of the picture's longer side
 _STEEP = 0.34  # cosine to the view below which skin is not laid pixel by pixel
 FOLDED = 2.2  # times its area to which a blink unfolds a triangle that is not laid pixel by pixel
 _THIN = 0.05  # of the distance between the eyes: a body that is thinner is none
@@ -51,6 +54,7 @@ class View:
     body: Bool
     beside: Bool  # skin that lies beside the mesh, with the nearest triangle for its own
     torn: Bool  # skin so steep, so folded, or so near the edge of the jaw, that a pixel aside is another place
+    blinking: Bool  # skin beside an open eye that a blink unfolds: lashes and the lid's crease
     covered_ears: Bool  # [F] triangles of ears under hair
     stretch: Float64  # [F] times their area that triangles have when the eyes are shut
 
@@ -111,12 +115,16 @@ def view_of(subject: Subject) -> View:
     stretch = _stretch(subject)
     # A skull that is larger than the mesh's: rounded off as hair is.
     hair |= free & ~beside & (labels == SKIN) & _above_lobes(subject, vertices)
-    torn = skin & ((_steep(subject, vertices) | (stretch > FOLDED))[face] | _folds(depth, of(("face",)), of(("neck",))))
+    away_from_eyes = ndimage.distance_transform_edt(~eyes) if eyes.any() else np.inf
+    lids = (_lid_motion(subject) > _BLINK) | (stretch > FOLDED)
+    blinking = skin & lids[face] & (away_from_eyes < 2 * lash_width(subject))
+    edge_of_jaw = _folds(depth, of(("face",)), of(("neck",)))
+    torn = skin & ~blinking & ((_steep(subject, vertices) | (stretch > FOLDED))[face] | edge_of_jaw)
     skin |= beside
     body = person & ~skin & ~hair & ~eyes & ~mouth
     return View(
         subject, vertices, face, barycentric, depth, _foreground(subject.picture, alpha),
-        skin, mouth, eyes, hair, body, beside, torn, covered_ears, stretch,
+        skin, mouth, eyes, hair, body, beside, torn, blinking, covered_ears, stretch,
     )  # fmt: skip
 
 
@@ -139,6 +147,13 @@ def _main_part(mask: Bool, thin: int) -> Bool:
     sizes[0] = 0
     main = ndimage.binary_dilation(parts == sizes.argmax(), np.ones((3, 3)), iterations=thin + 1)
     return np.asarray(mask & main[thin + 1 : -thin - 1, thin + 1 : -thin - 1])
+
+
+def _lid_motion(subject: Subject) -> Float64:
+    """How far a blink moves each triangle [F], metres."""
+    rig = subject.rig
+    basis = np.linalg.norm(rig.eyelid_basis.astype(np.float64), axis=1).max(1)
+    return np.asarray(basis[rig.faces].mean(1))
 
 
 def _stretch(subject: Subject) -> Float64:
@@ -218,7 +233,7 @@ def _foreground(picture: UInt8, alpha: UInt8) -> UInt8:
     from scipy import ndimage
 
     colours = picture.astype(np.float64)
-    sure = ndimage.binary_erosion(alpha >= 250, border_value=1)  # masks are a pixel off here and there
+    sure = outline_distance(alpha) > outline_width(alpha)
     result = colours.copy()
     left = ~sure
     for deviation in (1.5, 4.0, 12.0):
@@ -228,6 +243,23 @@ def _foreground(picture: UInt8, alpha: UInt8) -> UInt8:
         result[filled] = mean[filled] / weight[filled][:, None]
         left &= ~filled
     return result.round().clip(0, 255).astype(np.uint8)
+
+
+def outline_distance(alpha: UInt8) -> Float64:
+    """How far inside of the person's outline each pixel [H, W] is, px; the picture's border is no outline."""
+    from scipy import ndimage
+
+    return np.asarray(ndimage.distance_transform_edt(np.pad(alpha >= 250, 1, mode="edge"))[1:-1, 1:-1])
+
+
+def outline_width(alpha: UInt8) -> float:
+    """How far inside of the outline colours may still be the room's, for masks are coarse; px."""
+    return max(1.0, OUTLINE * max(alpha.shape))
+
+
+def lash_width(subject: Subject) -> float:
+    """How far from an open eye its lashes are, px."""
+    return max(1.5, _LASHES * float(np.linalg.norm(np.diff(subject.landmarks[[468, 473], :2], axis=0))))
 
 
 def unprojected(camera: Camera, pixel: Float64, depth: Float64) -> Float64:
