@@ -191,7 +191,7 @@ def _colours(
     scalp = faces_of(subject, ("scalp",))[face]
     visible = (depth < view.depth[y, x] + BEHIND) & (view.skin[y, x] | (scalp & view.hair[y, x]))
     visible &= ~view.torn[y, x] | (cosine > DOUBTFUL)
-    visible &= ~view.covered_ears[face]
+    visible &= ~view.covered_ears[face] & ~view.blinking[y, x]
     visible &= eye_distance(view)[y, x] > _BARE_LID * lash_width(subject)
     own = visible * np.clip((cosine - DOUBTFUL) / (SURE - DOUBTFUL), 0, 1)
     colour, weight = photo, own
