@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from track_scenes import Scene, scene
 
 from being_rt.avatar.demo.cloud import rest_positions
 from being_rt.dataset.regions import project
@@ -29,6 +28,7 @@ from being_rt.portrait.subject import Subject, subject_of
 from being_rt.portrait_jobs import ClonePortrait, sample_size
 from being_rt.track.observations import Observations
 from being_rt.track.observe import NobodyError
+from bench.tracking_scenes import Scene, scene
 
 SIZE = (240, 256)
 SKIN, ROOM = (205, 150, 120), (70, 90, 130)

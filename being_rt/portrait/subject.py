@@ -18,7 +18,7 @@ from being_rt.flame.model import FlameModel
 from being_rt.flame.params import FlameParams
 from being_rt.flame.rig import Rig
 from being_rt.flame.rotations import matrix_axis_angles
-from being_rt.flame.skinning import bake_rig, face_frames, lip_gap, on_surface, skin
+from being_rt.flame.skinning import face_frames, lip_gap, on_surface, skin
 from being_rt.portrait.align import aligned
 from being_rt.track.alpha import refine_alpha
 from being_rt.track.embedding import landmark_embedding
@@ -104,8 +104,8 @@ def subject_of(
     if not found.tracked[0]:
         raise TrackError("the face in the picture cannot be fitted; give one from the front that nothing covers")
     landmarks = observations.landmarks[0]
-    params, camera = centred(found.params, found.camera, bake_rig(model, found.shape))
-    rig, straight, rest = _resting(model, found.shape, params, camera, landmarks, lambda vertices: aligned(
+    params, camera = centred(found.params, found.camera, found.rig(model))
+    rig, straight, rest = _resting(model, found.rig(model), params, camera, landmarks, lambda vertices: aligned(
         model, embedding, vertices, camera, landmarks
     ))  # fmt: skip
     tell("separating", 0.0)
@@ -153,7 +153,7 @@ def _turned(params: FlameParams) -> list[str]:
 
 def _resting(
     model: FlameModel,
-    shape: Float32,
+    rig: Rig,
     params: FlameParams,
     camera: Camera,
     landmarks: Float32,
@@ -164,7 +164,6 @@ def _resting(
     What the face does in the photograph is its rest, for drivers add their motion to that: brows, lids, gaze, a smile.
     Parted lips alone are closed, for a mouth that cannot close cannot speak.
     """
-    rig = bake_rig(model, shape)
     expression = params.expression[0].astype(np.float64)
     posed = FlameParams.neutral().replace(expression=params.expression, jaw=params.jaw, eyelids=params.eyelids)
     move = np.zeros_like(rig.template, np.float64)
