@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,10 @@ import pytest
 from being_rt.cuda import check_device
 from being_rt.errors import BeingError, DeviceError
 from being_rt.renderer import usable_cores
+
+sys.path.append(
+    str(Path(__file__).parents[1])
+)  # for `bench`, which is no part of the package; at the end, for that is tested
 
 # Shells start background jobs with interrupts ignored, and children inherit that: tests of Ctrl-C need the default.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

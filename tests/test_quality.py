@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,6 @@ from being_rt.avatar.file import load_avatar, save_avatar
 from being_rt.dataset import Dataset
 from being_rt.errors import FileFormatError, InvalidParameterError
 from being_rt.flame.params import FlameParams
-
-sys.path.append(str(Path(__file__).parents[1]))  # `bench` is no part of the package
-
 from bench import quality, quality_report
 from bench.quality_report import earlier_rows, markdown
 from bench.quality_runs import Row

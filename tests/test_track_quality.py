@@ -52,6 +52,19 @@ def quality(known: Scene, true_fit: Fit) -> TrackQuality:
     return judge(known.observations, true_fit, known.model, known.embedding)
 
 
+def test_the_empty_room_is_no_loss(known: Scene, true_fit: Fit, quality: TrackQuality) -> None:
+    presence = known.observations.presence.copy()
+    landmarks = known.observations.landmarks.copy()
+    for frames in (slice(0, 5), slice(30, 32), slice(57, None)):
+        presence[frames], landmarks[frames] = 0, np.nan
+    seen = replace(known.observations, presence=presence, landmarks=landmarks)
+    found = judge(seen, replace(true_fit, tracked=true_fit.tracked & seen.found), known.model, known.embedding)
+    assert (found.empty, found.lost) == (8, ((10, 11), (30, 31)))
+    assert quality.empty == 0
+    assert any("lost in 4 %" in line for line in advice(replace(quality, frames=100, empty=50, tracked=48)))
+    assert not any("lost" in line for line in advice(replace(quality, frames=100, empty=50, tracked=50)))
+
+
 def test_figures_of_a_true_track(quality: TrackQuality) -> None:
     assert (quality.frames, quality.tracked, quality.lost) == (FRAMES, FRAMES - 2, ((10, 11),))
     assert quality.error == pytest.approx(1.0, rel=1e-5)

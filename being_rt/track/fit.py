@@ -261,7 +261,7 @@ def _result(
         unit=observed.unit,
         focal_deviation=estimate.focal_deviation,
         costs=estimate.costs,
-        warnings=_warnings(params, tracked, found, error / observed.unit),
+        warnings=_warnings(tracked, found, error / observed.unit),
     )
 
 
@@ -310,17 +310,12 @@ def _all_landmarks(
     return result, residual, facing
 
 
-def _warnings(params: FlameParams, tracked: Bool, found: Bool, error: Float64) -> tuple[str, ...]:
+def _warnings(tracked: Bool, found: Bool, error: Float64) -> tuple[str, ...]:
     result = []
-    turned = np.degrees(params.rotation[tracked, 1]) if tracked.any() else np.zeros(1)
-    low, high = np.quantile(turned, YAW_QUANTILES)
-    if high - low < NARROW:
-        result.append(
-            f"the head turns by {high - low:.0f} degrees only: its depth and the focal length are little more than "
-            f"guesses; {NARROW} degrees to both sides together would tell them"
-        )
-    if not found.all():
-        result.append(f"no face in {np.count_nonzero(~found)} of {len(found)} frames; their motion is interpolated")
+    between = np.flatnonzero(found)
+    missing = np.count_nonzero(~found[between[0] : between[-1]])
+    if missing:
+        result.append(f"no face in {missing} frames between others with one; their motion is interpolated")
     lost = found & ~tracked
     if lost.any():
         result.append(f"the mesh does not fit the landmarks of {np.count_nonzero(lost)} frames")

@@ -60,7 +60,8 @@ class TrackQuality:
 
     frames: int
     tracked: int
-    lost: tuple[tuple[int, int], ...]  # first and last frame of each run that is not tracked
+    empty: int  # frames before the first face and after the last one: the room alone
+    lost: tuple[tuple[int, int], ...]  # first and last frame of each run between these that is not tracked
     errors: dict[str, float]  # per set of landmarks: their median, per cent of the distance between the eyes
     error: float  # root mean square over all landmarks in view, median over frames, likewise
     outline: float  # root mean square of what the mesh's jaw line is off the face's, likewise
@@ -97,12 +98,14 @@ def judge(observations: Observations, fit: Fit, model: FlameModel, embedding: Em
     rotation = matrices(fit.params.rotation[fit.tracked])
     turned = np.degrees(np.arctan2(rotation[:, 0, 2], rotation[:, 2, 2]))
     nodded = np.degrees(np.arcsin(np.clip(-rotation[:, 1, 2], -1, 1)))
+    there = np.logical_or.accumulate(observations.found) & np.logical_or.accumulate(observations.found[::-1])[::-1]
     seen_blinks, found_blinks = _blinks(lids.seen), _blinks(lids.fitted)
     shown = fit.params.expression.astype(np.float64) @ _face_basis(rig).T
     return TrackQuality(
         frames=len(observations),
         tracked=int(fit.tracked.sum()),
-        lost=_runs(~fit.tracked),
+        empty=len(observations) - int(there.sum()),
+        lost=_runs(there & ~fit.tracked),
         errors={
             group.name: 100 * _median(fit.per_landmark[:, list(group.ids)].astype(np.float64)) / fit.unit
             for group in ALL_SETS
@@ -136,7 +139,7 @@ def advice(quality: TrackQuality, *, static: bool = True, known: float = 1.0) ->
     said = []
     if not static:
         said.append("Put the camera on something that does not move; the shoulders will shake otherwise.")
-    share = quality.tracked / max(quality.frames, 1)
+    share = quality.tracked / max(quality.frames - quality.empty, 1)
     if share < 0.99:
         said.append(
             f"The face was lost in {100 * (1 - share):.0f} % of the frames: keep it in the picture, nothing before it, "
@@ -145,7 +148,8 @@ def advice(quality: TrackQuality, *, static: bool = True, known: float = 1.0) ->
     width = quality.yaw[1] - quality.yaw[0]
     if width < NARROW:
         said.append(
-            f"The head turns by {width:.0f} degrees only. Look slowly to both sides, {WIDE / 2:.0f} degrees each."
+            f"The head turns by {width:.0f} degrees only: its depth and the focal length are little more than guesses. "
+            f"Look slowly to both sides, {WIDE / 2:.0f} degrees each."
         )
     elif width < WIDE:
         said.append(f"The head turns by {width:.0f} degrees; {WIDE:.0f} would show ears and cheeks better.")
