@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 from being_rt.errors import InvalidParameterError
 from being_rt.track.fit_blocks import Bands, solve
 from being_rt.track.fit_config import FitConfig
-from being_rt.track.fit_prior import MotionPrior
-from being_rt.track.fit_rig import FIXED_COLUMNS, ROTATION
+from being_rt.track.fit_prior import LIVELY, STIFF, MotionPrior
+from being_rt.track.fit_rig import FIXED_COLUMNS, POSE, ROTATION
 from being_rt.track.fit_shared import EYES_APART, expected_focal_length
 
 Float64 = NDArray[np.float64]
@@ -42,6 +43,7 @@ def test_derivatives_are_those_of_the_cost(prior: MotionPrior) -> None:
     # The quadratic that is solved lies nowhere below the cost, so that a full step never leads upwards.
     for size in (1e-3, 1e-2, 0.1):
         step_taken = size * random.standard_normal(frames.shape)
+        step_taken[:, POSE.stop :] = 0  # soft limits are no part of this
         quadratic = prior.cost(frames) + np.sum(gradient * step_taken)
         quadratic += 0.5 * np.einsum("tp,tpq,tq", step_taken, bands.blocks, step_taken)
         quadratic += np.sum(step_taken[:-1] * bands.first * step_taken[1:])
@@ -83,8 +85,8 @@ def _smoothed(prior: MotionPrior, seen: Float64) -> Float64:
     frames = np.zeros((len(seen), FIXED_COLUMNS + 2))
     yaw = ROTATION.start + 1
     frames[:, yaw] = seen
-    for _ in range(30):
-        bands, gradient = prior.equations(frames)
+    for lively in (*[STIFF] * 10, *[LIVELY] * 10):
+        bands, gradient = replace(prior, lively=lively).equations(frames)
         blocks = bands.blocks.copy()
         blocks[:, yaw, yaw] += NOISE**-2.0
         gradient[:, yaw] += (frames[:, yaw] - seen) / NOISE**2

@@ -12,6 +12,7 @@ from being_rt.errors import TrackError
 from being_rt.flame.rotations import matrices, matrix_axis_angles
 from being_rt.flame.skinning import skin
 from being_rt.track.fit import Fit, fit
+from being_rt.track.fit_config import FitConfig
 from being_rt.track.quality import judge
 from bench.tracking_scenes import Scene, scene
 
@@ -28,7 +29,7 @@ def found(known: Scene) -> Fit:
     seen = known.observations
     landmarks = seen.landmarks.copy()
     landmarks[30:33] = np.nan  # a hand before the face
-    return fit(replace(seen, landmarks=landmarks), known.model, known.embedding)
+    return fit(replace(seen, landmarks=landmarks), known.model, known.embedding, FitConfig(shared_frames=30, shapes=60))
 
 
 def test_the_mesh_lies_on_the_person(known: Scene, found: Fit) -> None:

@@ -19,7 +19,7 @@ from being_rt.track.embedding import Embedding
 from being_rt.track.fit_config import FitConfig
 from being_rt.track.fit_equations import chunks
 from being_rt.track.fit_landmarks import LANDMARKS, chosen_landmarks, rigid_landmarks
-from being_rt.track.fit_prior import MotionPrior
+from being_rt.track.fit_prior import LIVELY, STIFF, MotionPrior
 from being_rt.track.fit_residuals import Observed, observed_landmarks
 from being_rt.track.fit_rig import (
     ALL,
@@ -139,23 +139,28 @@ def _estimate(
     step = 1 / observations.fps
 
     def problem(stride: int) -> Problem:
-        motion = MotionPrior.of(config, config.expressions, stride * step)
+        motion = MotionPrior.of(config, config.expressions, stride * step, successive=stride == 1)
         return Problem(rig, observed[::stride], motion, shared, config.threads)
 
     some = _first_pass(problem(stride), ids, config, lambda share: report(0.6 * share))
     known = np.arange(len(observed)) % stride == 0
     frames = np.zeros((len(observed), rig.columns))
     frames[known] = some.frames
-    return minimise(
-        problem(1),
-        replace(some, frames=interpolated(frames, known)),
-        columns=ALL,
-        unknowns=0,
-        outliers=(config.outlier, config.outlier),
-        iterations=config.iterations,
-        tolerance=config.tolerance,
-        progress=lambda share: report(0.6 + 0.4 * share),
-    )
+    some = replace(some, frames=interpolated(frames, known))
+    # At first noise would pass for motion: a head is believed to turn once what looked like it is smooth.
+    every = problem(1)
+    for index, (lively, tolerance) in enumerate(((STIFF, 10 * config.tolerance), (LIVELY, config.tolerance))):
+        some = minimise(
+            replace(every, motion=replace(every.motion, lively=lively)),
+            some,
+            columns=ALL,
+            unknowns=0,
+            outliers=(config.outlier, config.outlier),
+            iterations=config.iterations,
+            tolerance=tolerance,
+            progress=lambda share, index=index: report(0.6 + 0.2 * (index + share)),  # type: ignore[misc]
+        )
+    return some
 
 
 def _first_pass(problem: Problem, ids: Int32, config: FitConfig, report: Callable[[float], None]) -> Estimate:

@@ -13,9 +13,9 @@ class Trajectory:
     """How one kind of parameter moves over time: standard deviations; infinite where nothing is believed.
 
     ``spread``: of the value itself about 0. ``speed``: of a random walk, per square root of a second, so that the
-    difference over d seconds deviates by ``speed * sqrt(d)``. ``acceleration``: of a walk of the velocity while
-    the head rests, per second to the power 1.5, so that the second difference over steps of d seconds deviates by
-    ``acceleration * d**1.5``; of the head's pose alone.
+    difference over d seconds deviates by ``speed * sqrt(d)``. ``acceleration``: of a walk of the velocity, per second
+    to the power 1.5, so that the second difference over steps of d seconds deviates by ``acceleration * d**1.5``; of
+    the head's pose alone.
     """
 
     spread: float
@@ -64,11 +64,13 @@ class FitConfig:
     shape: float = 1.0
     """Deviation of identity coefficients; 1 is what FLAME's bases are scaled to."""
 
-    rotation: Trajectory = field(default_factory=lambda: Trajectory(1.0, 2.0, 0.02))
-    place: Trajectory = field(default_factory=lambda: Trajectory(float("inf"), 8.0, 0.06))
+    rotation: Trajectory = field(default_factory=lambda: Trajectory(1.0, 2.0, 1.0))
+    place: Trajectory = field(default_factory=lambda: Trajectory(float("inf"), 8.0, 2.0))
     """Of the face in the picture, in distances between the eyes."""
-    nearness: Trajectory = field(default_factory=lambda: Trajectory(float("inf"), 0.8, 0.01))
+    nearness: Trajectory = field(default_factory=lambda: Trajectory(float("inf"), 0.8, 0.6))
     """Of the logarithm of the head's distance."""
+    rest: float = 0.045
+    """Acceleration of a head that rests, in that of one that moves."""
     jaw: Trajectory = field(default_factory=lambda: Trajectory(0.25, 0.5))
     jaw_sideways: Trajectory = field(default_factory=lambda: Trajectory(0.03, 0.1))
     gaze: Trajectory = field(default_factory=lambda: Trajectory(0.25, 1.0))

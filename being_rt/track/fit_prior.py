@@ -15,6 +15,8 @@ Float64 = NDArray[np.float64]
 # Soft limits: column, low, high, deviation of what lies beyond.
 JAW_OPEN = (-0.01, 0.7)
 WINDOW = 7  # frames
+STIFF = 36.0  # as LIVELY, for a start from which noise has not been taken yet
+LIVELY = 0.5  # mean square acceleration, in that of a resting head, from which a head is believed to turn
 POSE_COLUMNS = range(POSE.start, POSE.stop)
 LIDS = (-0.5, 1.0)  # some people open their eyes wider than the model
 _JAW_SLACK, _LID_SLACK = 0.02, 0.02
@@ -33,32 +35,35 @@ class Bands:
 class MotionPrior:
     """Costs of trajectories [T, P], P = 15 + E: quadratic, but for the acceleration of the head.
 
-    A head either rests or moves. At rest, noise of a few hundredths of a degree shakes the shoulders that hang on it;
-    in a nod, a prior that would quiet this noise lags behind by degrees. So the acceleration's cost is that of Cauchy's
-    distribution, log(1 + u), of its mean square u over :data:`WINDOW` frames and the six coordinates of the pose, in
-    units of a resting head's: where there is motion, as much more of it is expected. Its logarithm lies below each of
-    its tangents, which are quadratic, so these are what is solved (Black and Rangarajan, "On the unification of line
-    processes, outlier rejection, and robust statistics", IJCV 19(1), 1996).
+    A head rests or moves. At rest, noise of a few hundredths of a degree shakes the shoulders that hang on it; a prior
+    that quiets this noise would make turns smaller, and cut off nods. So the mean square u of the acceleration over
+    :data:`WINDOW` frames and the six coordinates of the pose, in units of a resting head's, costs u / (1 + u / lively)
+    (Geman and McClure's function) beside what any motion's costs. A cost that grows without end, be it as slowly as a
+    logarithm, would draw at all turns, and bring the camera nearer to explain why they are so small. The function is
+    concave in u, so its tangents, which are quadratic in the motion, lie above it, and these are what is solved (Black
+    and Rangarajan, "On the unification of line processes, outlier rejection, and robust statistics", IJCV 19(1), 1996).
     """
 
     spread: Float64  # [P] inverse variances
     speed: Float64  # [P] of first differences
-    acceleration: Float64  # [P] of second differences
+    acceleration: Float64  # [P] of second differences of what moves
     vergence: Float64  # [2] of what the eyes differ by
     low: Float64  # [P]
     high: Float64  # [P]
     slack: Float64  # [P] inverse variance of what lies beyond
+    rest: float  # deviation of second differences of what rests, in that of what moves
+    lively: float = LIVELY
 
     @classmethod
-    def of(cls, config: FitConfig, expressions: int, step: float) -> MotionPrior:
-        """The prior of frames that lie ``step`` seconds apart."""
+    def of(cls, config: FitConfig, expressions: int, step: float, successive: bool = True) -> MotionPrior:
+        """The prior of frames that lie ``step`` seconds apart; nothing of accelerations if they are not successive."""
         count = FIXED_COLUMNS + expressions
         spread, speed, acceleration = np.zeros((3, count))
 
         def put(columns: slice, prior: Trajectory) -> None:
             spread[columns] = prior.spread**-2.0
             speed[columns] = (prior.speed * step**0.5) ** -2.0
-            acceleration[columns] = (prior.acceleration * step**1.5) ** -2.0
+            acceleration[columns] = (prior.acceleration * step**1.5) ** -2.0 if successive else 0.0
 
         put(ROTATION, config.rotation)
         put(PLACE, config.place)
@@ -73,13 +78,15 @@ class MotionPrior:
         slack[JAW.start] = _JAW_SLACK**-2.0
         low[EYELIDS], high[EYELIDS], slack[EYELIDS] = *LIDS, _LID_SLACK**-2.0
         vergence = np.array(config.vergence) ** -2.0
-        return cls(spread, speed, acceleration, vergence, low, high, slack)
+        return cls(spread, speed, acceleration, vergence, low, high, slack, config.rest)
 
     def cost(self, frames: Float64) -> float:
         """Half the weighted sum of squares."""
         total = np.sum(frames**2 @ self.spread)
         total += np.sum(np.diff(frames, axis=0) ** 2 @ self.speed)
-        total += len(POSE_COLUMNS) * np.sum(np.log1p(self._liveliness(frames)))
+        lively = self._liveliness(frames)
+        total += len(POSE_COLUMNS) * np.sum(lively / (1 + lively / self.lively))
+        total += np.sum(np.diff(frames, 2, axis=0) ** 2 @ self.acceleration)
         total += np.sum(self._apart(frames) ** 2 @ self.vergence)
         total += np.sum(self._beyond(frames) ** 2 @ self.slack)
         return 0.5 * float(total)
@@ -99,7 +106,8 @@ class MotionPrior:
             gradient[part] += sign * slope
             diagonal[part] += self.speed
         first -= self.speed
-        stiffness = _around(1 / (1 + self._liveliness(frames)))[:, None] * self.acceleration
+        resting = _around((1 + self._liveliness(frames) / self.lively) ** -2.0)[:, None]
+        stiffness = (1 + resting / self.rest**2) * self.acceleration
         bend = np.diff(frames, 2, axis=0) * stiffness
         for shift, factor in ((0, 1), (1, -2), (2, 1)):
             part = slice(shift, shift + len(bend))
@@ -122,7 +130,8 @@ class MotionPrior:
 
     def _liveliness(self, frames: Float64) -> Float64:
         """The mean square acceleration [T - 2] of the head around a frame, 1 at rest."""
-        return _around(np.diff(frames, 2, axis=0) ** 2 @ self.acceleration / len(POSE_COLUMNS))
+        bend = np.diff(frames, 2, axis=0) ** 2 @ self.acceleration
+        return _around(bend / (self.rest**2 * len(POSE_COLUMNS)))
 
     def _apart(self, frames: Float64) -> Float64:
         gaze = frames[:, GAZE]
