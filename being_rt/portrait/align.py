@@ -21,17 +21,25 @@ from being_rt.track.topology import LIDS, LIPS
 Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
-RIM, OTHER = 0.002, 0.3  # smoothing at lids and lips, which must fit, and elsewhere
-REACH = 0.025  # metres from the nearest landmark over which the field fades out
+RIM, OUTLINE, OTHER = 0.002, 0.05, 0.3  # smoothing at lids and lips, which must fit, at the outline and elsewhere
+REACH = 0.03  # metres from the nearest landmark over which the field fades out
 POINTS = 12  # along each rim
 
 
-def aligned(model: FlameModel, embedding: Embedding, vertices: Float64, camera: Camera, landmarks: Float32) -> Float64:
+def aligned(
+    model: FlameModel,
+    embedding: Embedding,
+    vertices: Float64,
+    camera: Camera,
+    landmarks: Float32,
+    outline: tuple[Float64, Float64] | None = None,
+) -> Float64:
     """How the vertices [V, 3] of the photograph's pose are to be moved [V, 3], metres, parallel to the picture.
 
     Args:
         vertices: [V, 3] posed.
         landmarks: [478, 2 or more] px.
+        outline: further points of the mesh [n, 3] and where they belong [n, 2] px.
     """
     from scipy.interpolate import RBFInterpolator
     from scipy.spatial import cKDTree
@@ -47,13 +55,16 @@ def aligned(model: FlameModel, embedding: Embedding, vertices: Float64, camera: 
         smoothing.append(np.full(POINTS, RIM))
     place, target = np.concatenate(places), np.concatenate(targets)
     facing = _facing(model, vertices, camera, place)
+    strength = np.concatenate(smoothing)
+    if outline is not None and len(outline[0]):
+        place, target = np.concatenate([place, outline[0]]), np.concatenate([target, outline[1]])
+        facing = np.concatenate([facing, np.ones(len(outline[0]), bool)])
+        strength = np.concatenate([strength, np.full(len(outline[0]), OUTLINE)])
     pixel, depth = project(place, camera)
     unit = camera.intrinsics[0, 0] / float(np.median(depth))  # px per metre
     away = (target - pixel) / unit
     kept = facing & (np.linalg.norm(away, axis=1) < 0.02)
-    field = RBFInterpolator(
-        100 * place[kept], away[kept], smoothing=np.concatenate(smoothing)[kept], kernel="linear", degree=0
-    )
+    field = RBFInterpolator(100 * place[kept], away[kept], smoothing=strength[kept], kernel="linear", degree=0)
     near = cKDTree(place[kept]).query(vertices)[0]
     across = field(100 * vertices) * np.exp(-((near / REACH) ** 2))[:, None]
     move = across @ camera.world_to_camera[:2, :3].astype(np.float64)

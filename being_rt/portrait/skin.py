@@ -20,10 +20,20 @@ from being_rt.flame.params import FlameParams
 from being_rt.flame.skinning import skin
 from being_rt.portrait.cells import Cells, cut
 from being_rt.portrait.splats import Bool, Bound, Float64, Splats, head_layer
-from being_rt.portrait.view import FOLDED, NOT_SKIN, View, eye_point, faces_of, laid, lash_width, unprojected
+from being_rt.portrait.view import (
+    FOLDED,
+    NOT_SKIN,
+    View,
+    eye_point,
+    faces_of,
+    laid,
+    lash_width,
+    outline_distance,
+    unprojected,
+)
 
 CONTRAST = 10  # of 255: flatter cells are taken as one
-FINE, COARSE = 0.0011, 0.0024  # metres between the samples of the face and of the rest
+FINE, COARSE = 0.0011, 0.0018  # metres between the samples of the face and of the rest
 _CLOSE = 0.95  # deviation of samples, of their distance: nothing shines through
 SUNK = 0.0004  # metres by which samples lie below the photograph's pixels
 BEHIND = 0.004  # metres: a sample that lies so far behind the mesh's picture is hidden
@@ -33,7 +43,7 @@ _MIRROR_REACH = 0.006  # metres
 _HOLD = 4.0  # of colours against the membrane
 _NEIGHBOURS = 8
 _FORWARD = 0.0009  # metres by which what the photograph shows of a mouth lies before the generic one
-_SOLID = 235  # of 255: alpha from which a pixel is the person's alone
+_MARGIN = 1.3  # of the samples' distance: how far inside of the outline they end
 _FAR_OUT = 0.03  # metres beside the outline from which the mesh's surface is left out
 _SET_BACK = 0.002  # metres by which skin beside the mesh lies behind the mesh's border
 _BARE_LID = 2.2  # of the lashes' width: how far from the eye skin is as light as on a lid
@@ -123,7 +133,7 @@ def whole_skin(view: View) -> tuple[HeadLayer, Bool]:
     ear = view.covered_ears[samples.face]
     flat_to = np.quantile(np.abs(place[ear, 0]), 0.1) if ear.any() else 0.0  # under hair, flat against the head
     place[ear, 0] = np.clip(place[ear, 0], -flat_to, flat_to)
-    inwards = _within_outline(view, place)
+    inwards = _within_outline(view, place, at)
     inside = np.linalg.norm(inwards, axis=1) < _FAR_OUT
     place = place + inwards
     colour, bare = _colours(view, samples.face, place, normal, samples.average, samples.person)
@@ -142,26 +152,31 @@ def whole_skin(view: View) -> tuple[HeadLayer, Bool]:
     return head_layer(rig, opened, bound), bound.splats.seen
 
 
-def _within_outline(view: View, place: Float64) -> Float64:
-    """What moves places [N, 3] that lie beside the person's outline onto it, parallel to the picture; zeros for others.
+def _within_outline(view: View, place: Float64, spacing: Float64) -> Float64:
+    """What moves places [N, 3] that lie beside the person's outline inside of it, parallel to the picture; else zeros.
 
     The mesh of a skull may be larger than the person's. Were it cut off, there would be a gap between its front and
-    its back when the head turns.
+    its back when the head turns. Gaussians of ``spacing`` [N] reach as far over their places.
     """
     from scipy import ndimage
 
-    solid = view.subject.alpha >= _SOLID
+    inside = outline_distance(view.subject.alpha)
     pixel, depth = project(place, view.camera)
-    height, width = solid.shape
+    height, width = inside.shape
     x, y = (np.floor(pixel[:, axis]).astype(np.int64) for axis in (0, 1))
-    outside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
-    outside[outside] = ~solid[y[outside], x[outside]]
+    within = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
+    margin = _MARGIN * spacing * float(view.camera.intrinsics[0, 0]) / np.maximum(depth, 1e-3)
     result = np.zeros_like(place)
-    if outside.any() and solid.any():
-        nearest = ndimage.distance_transform_edt(~solid, return_distances=False, return_indices=True)
-        rows, columns = nearest[:, y[outside], x[outside]]
-        onto = unprojected(view.camera, np.stack([columns, rows], 1) + 0.5, depth[outside])
-        result[outside] = onto - place[outside]
+    for reach in np.unique(spacing):
+        group = spacing == reach
+        solid = inside > float(np.median(margin[group]))
+        outside = np.flatnonzero(group & within & ~solid[y, x])
+        if len(outside) and solid.any():
+            nearest = ndimage.distance_transform_edt(~solid, return_distances=False, return_indices=True)
+            rows, columns = nearest[:, y[outside], x[outside]]
+            onto = unprojected(view.camera, np.stack([columns, rows], 1) + 0.5, depth[outside])
+            result[outside] = onto - place[outside]
     return result
 
 
@@ -198,7 +213,9 @@ def _colours(
     good = np.flatnonzero(own > 0.3)
     if len(good):
         distance, index = cKDTree(average[good]).query(average * [-1, 1, 1])
-        mirrored = _MIRROR * (distance < _MIRROR_REACH) * own[good[index]] * (1 - own)
+        # Around an eye a mirror image would bring the other side's light onto a lid.
+        away = eye_distance(view)[y, x] > 2 * _BARE_LID * lash_width(subject)
+        mirrored = _MIRROR * (away & (distance < _MIRROR_REACH)) * own[good[index]] * (1 - own)
         weight = own + mirrored
         share = (mirrored / np.maximum(weight, 1e-9))[:, None]
         colour = photo * (1 - share) + photo[good[index]] * share

@@ -20,6 +20,7 @@ from being_rt.flame.rig import Rig
 from being_rt.flame.rotations import matrix_axis_angles
 from being_rt.flame.skinning import face_frames, lip_gap, on_surface, skin
 from being_rt.portrait.align import aligned
+from being_rt.portrait.outline import outline_pairs
 from being_rt.track.alpha import refine_alpha
 from being_rt.track.embedding import landmark_embedding
 from being_rt.track.embedding_render import Seen, rasterize
@@ -44,6 +45,7 @@ LIPS_PARTED = 0.0012  # metres between lips from which they are closed for the r
 OUTLINE = 0.006  # of the picture's longer side: how far around the outline pixels have something of the person
 WINDOWS = 0.016  # of the same: how far from the outline a person may be transparent
 FAINT = 12  # of 255: alpha below which there is nobody
+LIDS_THICK = 0.0007  # metres, of the Gaussians that lids are made of, behind their surface
 LIDS_FACING = 0.85  # cosine between the lids' middle and straight ahead
 STILL = 1e-4  # metres, root mean square, by which closing lips may move the face elsewhere
 _LEAST = 0.05  # weight of the coefficients themselves
@@ -105,12 +107,21 @@ def subject_of(
         raise TrackError("the face in the picture cannot be fitted; give one from the front that nothing covers")
     landmarks = observations.landmarks[0]
     params, camera = centred(found.params, found.camera, found.rig(model))
-    rig, straight, rest = _resting(model, found.rig(model), params, camera, landmarks, lambda vertices: aligned(
-        model, embedding, vertices, camera, landmarks
-    ))  # fmt: skip
     tell("separating", 0.0)
     mask = observations.masks[0]
     alpha = _solid(refine_alpha(picture, mask, background_plate([picture], [mask], samples=1)))
+    tell("fitting", 0.5)
+
+    def moves(vertices: Float64) -> Float64:
+        return aligned(model, embedding, vertices, camera, landmarks)
+
+    def moves_with_outline(vertices: Float64) -> Float64:
+        pairs = outline_pairs(model, vertices, camera, alpha, labels)
+        return aligned(model, embedding, vertices, camera, landmarks, pairs)
+
+    rig, straight, rest = _resting(model, found.rig(model), params, camera, landmarks, moves)
+    labels = region_labels(rig, rest, camera, alpha, picture, embedding)
+    rig, straight, rest = _resting(model, found.rig(model), params, camera, landmarks, moves_with_outline)
     labels = region_labels(rig, rest, camera, alpha, picture, embedding)
     warnings = (*_remarks(observations), *_turned(found.params))
     return Subject(
@@ -200,7 +211,7 @@ def _seated(model: FlameModel, rig: Rig, move: Float64, posed: FlameParams) -> R
     template, joints = rig.template.copy(), rig.joint_rest.copy()
     for joint, side in ((3, "left"), (4, "right")):
         ball = model.regions[f"{side}_eyeball"]
-        wanted = _lid_room(model, model.template.astype(np.float64), side)
+        wanted = _lid_room(model, model.template.astype(np.float64), side) + LIDS_THICK
         back = (_lid_room(model, vertices, side) - wanted) / LIDS_FACING
         template[ball, 2] += np.float32(back)
         joints[joint] += (move[ball].mean(0) + np.array([0, 0, back])).astype(np.float32)

@@ -28,6 +28,7 @@ _BLINK = 0.0012  # metres by which a blink moves what is not laid pixel by pixel
 OUTLINE = 0.0025  # of the picture's longer side
 _STEEP = 0.34  # cosine to the view below which skin is not laid pixel by pixel
 FOLDED = 2.2  # times its area to which a blink unfolds a triangle that is not laid pixel by pixel
+_RIM = 0.08  # of the same: half the width of hair that is a volume
 _THIN = 0.05  # of the distance between the eyes: a body that is thinner is none
 _SPECK = 0.03  # of the largest part of the hair: less is none
 _STEP, _WINDOW = 0.012, 5  # metres of depth within so many pixels that are a fold
@@ -93,21 +94,32 @@ def view_of(subject: Subject) -> View:
     unit = float(np.linalg.norm(subject.landmarks[468, :2] - subject.landmarks[473, :2]))
     hair = person & (labels == HAIR) & ~eyes & ~mouth
     size = max(1, round(_CLOSING * unit))
+    thin = max(1, round(_RIM * unit))
     disc = np.hypot(*np.mgrid[-size : size + 1, -size : size + 1]) <= size
     padded = np.pad(hair, size)
     closed = ndimage.binary_erosion(ndimage.binary_dilation(padded, disc), disc)[size:-size, size:-size]
     hair |= closed & of(("scalp",)) & person & ~eyes & ~mouth
     hair = _large_parts(hair)
+    # A rim of hair around the mesh is too thin for a volume of its own: it goes on from the mesh as skin does.
+    beyond = hair & (face < 0)
+    rim = (
+        beyond
+        & ~ndimage.binary_dilation(
+            ndimage.binary_erosion(np.pad(beyond, thin, mode="edge"), iterations=thin), iterations=thin + 1
+        )[thin:-thin, thin:-thin]
+    )
+    hair &= ~rim
     skin = person & on_head & ~hair & ~eyes & ~mouth
     # Skin that the mesh does not reach goes on from its border: cheeks and lobes a little, necks more.
     beside = np.zeros_like(skin)
-    free = person & ~on_head & ~hair
+    on_scalp = person & on_head & ~eyes & ~mouth
+    free = person & ~on_head & ~hair & ~rim
     lost = free & ~_main_part(free, max(1, round(_THIN * unit)))
     free &= (labels == SKIN) | (labels == NECK) | lost
     on_neck = skin & of(("neck",))
-    for border, reach in ((on_neck, _NECK), (skin & ~on_neck, _BESIDE)):
+    for border, reach, which in ((on_scalp, np.inf, rim), (on_neck, _NECK, free), (skin & ~on_neck, _BESIDE, free)):
         away, nearest = ndimage.distance_transform_edt(~border, return_indices=True)
-        added = free & ~beside & ((away < reach * unit) | lost) & border.any()
+        added = which & ~beside & ((away < reach * unit) | lost) & border.any()
         rows, columns = nearest[0][added], nearest[1][added]
         face[added], barycentric[added] = face[rows, columns], barycentric[rows, columns]
         depth[added] = depth[rows, columns]
