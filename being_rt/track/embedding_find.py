@@ -46,6 +46,7 @@ FOCAL, DISTANCE = 1350.0, 0.75  # pixels, metres
 FEWEST_VIEWS = 6  # of all, in which the network must see a face, and of a landmark
 FEWEST_FRONTAL = 2  # of the views from the front, for a landmark of the outline
 FACING = 0.25  # cosine between surface and view below which a view says nothing about a landmark
+ASTRAY = 0.015  # metres from where most views have a landmark, from which a view is not believed
 REACH = 14  # pixels, 8 mm, from which a landmark is brought back to its surface
 LIDS_MOVE = 0.002  # metres; a model whose lids move less cannot shut its eyes
 LID_REACH = 0.012  # metres around a pair of the lids' landmarks in which both may move
@@ -180,6 +181,9 @@ def together(
         places.append(place)
         weights.append(weight)
     place, weight = np.stack(places), np.stack(weights)
+    # Beside the head's edge lies an ear or the neck, which face the camera well; most views are not that wrong.
+    about = geometric_medians(place, (weight > 0).astype(np.float64))
+    weight = np.where(np.linalg.norm(place - about, axis=-1) < ASTRAY, weight, 0.0)
     found = (weight > 0).sum(0) >= np.where(np.isin(np.arange(LANDMARKS), _OVAL), FEWEST_FRONTAL, FEWEST_VIEWS)
     points = geometric_medians(place, weight)
     away = np.linalg.norm(place - points, axis=-1)
@@ -269,6 +273,8 @@ def shut_lids(face: Int32, barycentric: Float64, rig: Rig, allowed: NDArray[np.i
         rest, met = (np.einsum("nk,nka->na", mix, vertices[rig.faces[triangle]]) for vertices in (opened, shut))
         cost = APART * np.sum((met[:, None] - met[None]) ** 2, -1)
         cost += np.sum((rest - ends[0]) ** 2, 1)[:, None] + np.sum((rest - ends[1]) ** 2, 1)
+        apart = np.linalg.norm(rest[:, None] - rest[None], axis=-1)  # at the corner, lids are one and always meet
+        cost[apart < 0.5 * np.linalg.norm(ends[0] - ends[1])] = np.inf
         for landmark, best in zip((upper, lower), np.unravel_index(cost.argmin(), cost.shape), strict=True):
             face[landmark], barycentric[landmark] = triangle[best], mix[best]
 
