@@ -46,7 +46,7 @@ class FitConfig:
     """Deviation of the opening between paired landmarks of lids and lips, of the distance between the eyes."""
     bias: float = 0.0015
     """Deviation, per axis, of what the network's idea of a landmark differs from the embedding's, each for itself."""
-    bias_smooth: float = 0.003
+    bias_smooth: float = 0.002
     """The same, of what neighbouring landmarks have in common: where the person's face is none of the model's."""
     bias_reach: float = 0.02
     """Metres over which they have it in common."""
