@@ -24,10 +24,10 @@ from being_rt.renderer import Renderer
 Bool = NDArray[np.bool_]
 Float64 = NDArray[np.float64]
 
-ROUNDS = 6  # of corrections
+ROUNDS = 5  # of corrections
 STEP = 1.1  # of what is missing that one correction adds
-BLUR = 0.8  # px over which what is missing is averaged, about a Gaussian's own size
-FARTHEST, FARTHEST_BENEATH = 0.25, 0.04  # of full brightness by which a colour may be corrected
+BLUR = 0.7  # px over which what is missing is averaged, about a Gaussian's own size
+FARTHEST, FARTHEST_BENEATH = 0.25, 0.08  # of full brightness by which a colour may be corrected
 SOLID = 0.97  # of the person's alpha from which nothing of the room shines through
 HAIR_FALLS = 0.02  # metres below the chin from which hair hangs on the shoulders
 FAINTEST = 0.06  # opacity below which a Gaussian is left out

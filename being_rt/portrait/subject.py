@@ -26,7 +26,7 @@ from being_rt.track.embedding import landmark_embedding
 from being_rt.track.embedding_render import Seen, rasterize
 from being_rt.track.fit import fit
 from being_rt.track.fit_config import FitConfig
-from being_rt.track.labels import region_labels
+from being_rt.track.labels import BACKGROUND, TORSO, region_labels
 from being_rt.track.observations import Observations
 from being_rt.track.observe import NobodyError, observe_frames
 from being_rt.track.placement import centred
@@ -44,7 +44,7 @@ TURNED = 25.0  # degrees from which one half of the face is a guess
 LIPS_PARTED = 0.0012  # metres between lips from which they are closed for the resting face
 OUTLINE = 0.006  # of the picture's longer side: how far around the outline pixels have something of the person
 WINDOWS = 0.016  # of the same: how far from the outline a person may be transparent
-FAINT = 12  # of 255: alpha below which there is nobody
+FAINT, HAZE = 12, 30  # of 255: alpha below which there is nobody, and next to nobody
 LIDS_THICK = 0.0007  # metres, of the Gaussians that lids are made of, behind their surface
 LIDS_FACING = 0.85  # cosine between the lids' middle and straight ahead
 STILL = 1e-4  # metres, root mean square, by which closing lips may move the face elsewhere
@@ -125,7 +125,7 @@ def subject_of(
     labels = region_labels(rig, rest, camera, alpha, picture, embedding)
     warnings = (*_remarks(observations), *_turned(found.params))
     return Subject(
-        picture, alpha, labels, room(picture, alpha), model, rig, straight, rest, camera, landmarks, warnings
+        picture, alpha, labels, room(picture, alpha, labels), model, rig, straight, rest, camera, landmarks, warnings
     )
 
 
@@ -137,13 +137,25 @@ def _solid(alpha: UInt8) -> UInt8:
     return np.where(inside > WINDOWS * max(alpha.shape), np.uint8(255), alpha)
 
 
-def room(picture: UInt8, alpha: UInt8) -> UInt8:
-    """The photograph with what is around the person in place of the person, close up to the outline [H, W, 3]."""
+def room(picture: UInt8, alpha: UInt8, labels: UInt8) -> UInt8:
+    """The photograph with what is around the person in place of the person [H, W, 3].
+
+    Close up to shoulders, which stay; a little farther from the head, which moves, and may not leave its outline.
+    """
     from scipy import ndimage
 
     reach = max(2, round(OUTLINE * max(alpha.shape)))
-    person = ndimage.maximum_filter(alpha, 2 * reach + 1) > FAINT
+    head = np.where(labels_everywhere(labels) == TORSO, 0, alpha)
+    person = (ndimage.maximum_filter(head, 2 * reach + 1) > FAINT) | (ndimage.maximum_filter(alpha, 3) > HAZE)
     return fill(picture, ~person)
+
+
+def labels_everywhere(labels: UInt8) -> UInt8:
+    """Labels, beyond the outline those of the nearest pixel of the person."""
+    from scipy import ndimage
+
+    nearest = ndimage.distance_transform_edt(labels == BACKGROUND, return_distances=False, return_indices=True)
+    return np.asarray(labels[nearest[0], nearest[1]])
 
 
 def _remarks(observations: Observations) -> list[str]:

@@ -12,14 +12,14 @@ from being_rt.dataset.regions import project
 from being_rt.flame.params import FlameParams
 from being_rt.flame.skinning import skin as skinned
 from being_rt.portrait.splats import Bool, Float64, Splats
-from being_rt.portrait.subject import Subject
-from being_rt.track.labels import BACKGROUND, HAIR, NECK, SKIN
+from being_rt.portrait.subject import Subject, labels_everywhere
+from being_rt.track.labels import HAIR, NECK, SKIN
 
 UInt8 = NDArray[np.uint8]
 Int32 = NDArray[np.int32]
 
 LEAST = 30  # of 255: alpha from which a pixel is laid
-SHARP, SMOOTH = 0.57, 0.75  # deviations of the Gaussians of single pixels and of flat cells, of their sides
+SHARP, SMOOTH = 0.5, 0.75  # deviations of the Gaussians of single pixels and of flat cells, of their sides
 STEEPEST = 0.15  # cosine to the view up to which a surface's Gaussians are as long as their pixels' footprints
 _BODY = 0.5  # of the global joint: what it carries is the body's
 _CLOSING = 0.22  # of the distance between the eyes: gaps in hair that labels leave
@@ -30,6 +30,7 @@ _STEEP = 0.34  # cosine to the view below which skin is not laid pixel by pixel
 FOLDED = 2.2  # times its area to which a blink unfolds a triangle that is not laid pixel by pixel
 _RIM = 0.08  # of the same: half the width of hair that is a volume
 _THIN = 0.05  # of the distance between the eyes: a body that is thinner is none
+_UPRIGHT = 0.04  # of the same: how far inside of the outline all skin is laid pixel by pixel
 _SPECK = 0.03  # of the largest part of the hair: less is none
 _STEP, _WINDOW = 0.012, 5  # metres of depth within so many pixels that are a fold
 _BESIDE, _NECK = 0.15, 0.3  # of the same: how far from the mesh its skin may go on
@@ -75,7 +76,7 @@ def view_of(subject: Subject) -> View:
 
     rig, alpha = subject.rig, subject.alpha
     vertices = subject.vertices
-    labels = _everywhere(subject.labels)
+    labels = labels_everywhere(subject.labels)
     covered_ears = _covered_ears(subject, vertices, labels)
     seen = subject.seen(vertices, without=covered_ears)
     face, barycentric = seen.face.copy(), seen.barycentric.copy()
@@ -132,6 +133,13 @@ def view_of(subject: Subject) -> View:
     blinking = skin & lids[face] & (away_from_eyes < 2 * lash_width(subject))
     edge_of_jaw = _folds(depth, of(("face",)), of(("neck",)))
     torn = skin & ~blinking & ((_steep(subject, vertices) | (stretch > FOLDED))[face] | edge_of_jaw)
+    # Along the outline it is, for the skin beneath ends before: upright, as if it lay beside the mesh.
+    metre = (
+        float(subject.camera.intrinsics[0, 0]) / max(float(np.median(depth[face >= 0])), 1e-3) if skin.any() else 1.0
+    )
+    upright = torn & (outline_distance(alpha) < _UPRIGHT * metre + 1)
+    torn &= ~upright
+    beside |= upright
     skin |= beside
     body = person & ~skin & ~hair & ~eyes & ~mouth
     return View(
@@ -208,14 +216,6 @@ def _folds(depth: Float64, face: Bool, neck: Bool) -> Bool:
     far = ndimage.maximum_filter(np.where(known, depth, -np.inf), _WINDOW)
     near = ndimage.minimum_filter(depth, _WINDOW)
     return np.asarray(known & beside & (far - near > _STEP))
-
-
-def _everywhere(labels: UInt8) -> UInt8:
-    """Labels, beyond the outline those of the nearest pixel of the person."""
-    from scipy import ndimage
-
-    nearest = ndimage.distance_transform_edt(labels == BACKGROUND, return_distances=False, return_indices=True)
-    return np.asarray(labels[nearest[0], nearest[1]])
 
 
 def _covered_ears(subject: Subject, vertices: Float64, labels: UInt8) -> Bool:
