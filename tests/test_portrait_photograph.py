@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from being_rt.dataset.regions import project
 from being_rt.errors import TrackError
@@ -63,6 +64,16 @@ def test_the_avatar_looks_like_the_photograph_and_moves(found: Subject) -> None:
     turned = renderer.render(rest.replace(neck=np.array([[0, 0.3, 0]], np.float32))).astype(int)
     assert np.abs(turned - still)[at(1)].mean() > 8
     assert np.abs(turned - still)[-6:].mean() < 12  # the body stays
+
+
+def test_of_two_people_the_larger_is_taken(photograph: NDArray[np.uint8]) -> None:
+    both = np.full((256, 440, 3), 200, np.uint8)
+    both[:, 184:] = photograph
+    small = np.asarray(Image.fromarray(photograph).resize((180, 180)))
+    both[40:220, 2:182] = small
+    found = subject_of(both, procedural_head())
+    assert any("2 faces are in the picture: the largest" in line for line in found.warnings)
+    assert found.landmarks[:, 0].min() > 184
 
 
 def test_a_landscape_has_no_face(photograph: NDArray[np.uint8]) -> None:

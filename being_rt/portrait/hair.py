@@ -20,7 +20,7 @@ CONTRAST = 14
 GRID = 150  # cells along the longer side of the hair, for its relief
 ABOVE = 0.003  # metres: hair over skin
 ROUND = 4.0  # of the inflation
-_OVERLAP = 0.7  # of the distance between the eyes: how far the back goes on behind the mesh
+_VOLUMINOUS = 0.15  # share of the hair that lies beside the mesh where hair is a volume of its own
 _SHADE = 0.82  # brightness of the back, which no light of the face's reaches
 
 
@@ -75,10 +75,7 @@ def relief(view: View) -> tuple[Float64, float]:
 
 def hair(view: View, below: float) -> tuple[Bound, tuple[Cells, Float64]]:
     """Gaussians of the head's hair, and cells and places of what hangs lower than ``below`` (y, metres)."""
-    from scipy import ndimage
-
     height, plane = relief(view)
-    unit = float(np.linalg.norm(view.subject.landmarks[468, :2] - view.subject.landmarks[473, :2]))
     cells = cut(view.with_alpha, view.hair, CONTRAST, largest=4)
     x, y = cells.pixel.astype(np.int64).T
     depth = plane - height
@@ -87,12 +84,10 @@ def hair(view: View, below: float) -> tuple[Bound, tuple[Cells, Float64]]:
     low = place[:, 1] < below
     hanging = cells.chosen(low), place[low]
     front = laid(view, cells.pixel[~low], cells.side[~low], place[~low], normal[~low], facing=False)
-    # Where the mesh reaches, its own back is there.
-    off_mesh = view.hair & ~np.isfinite(view.depth)
-    behind = (
-        ndimage.binary_dilation(off_mesh, iterations=max(1, round(_OVERLAP * unit))) if off_mesh.any() else off_mesh
-    )
-    back_cells = cut(view.colours, view.hair & behind & (view.subject.alpha >= 250), 60, largest=2)
+    # Short hair needs no back of its own: the mesh has one.
+    voluminous = (view.hair & ~np.isfinite(view.depth)).sum() > _VOLUMINOUS * view.hair.sum()
+    behind = view.hair & (view.subject.alpha >= 250) & voluminous
+    back_cells = cut(view.colours, behind, 60, largest=2)
     bx, by = back_cells.pixel.astype(np.int64).T
     mirrored = unprojected(view.camera, back_cells.pixel, plane + height[by, bx] + 0.002)
     kept = mirrored[:, 1] >= below
