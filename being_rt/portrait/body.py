@@ -18,14 +18,14 @@ from being_rt.portrait.cells import Cells, cut
 from being_rt.portrait.splats import OPAQUE, Bool, Float64, Splats, torso_gaussians
 from being_rt.portrait.view import View, deviations, unprojected
 
-CONTRAST = 14
+CONTRAST, COARSE = 14, 60  # of 255: flatter cells are taken as one; the same where they are hidden
 CHEST, SHOULDERS = 0.25, 0.5  # metres forwards per metre down; metres backwards per squared metre aside
 BORDER = 0.05  # of the picture's longer side by which the sheet goes on beyond it
 LINING = 0.006  # metres between what is shown and its lining
 BEHIND = 0.035  # metres by which what the head hides lies behind it
 REACH = 0.07  # metres from the body up to which there is something to be hidden
 HANGS = 0.12  # metres over which hair passes from the head to the shoulders
-SLIVER = 0.002  # metres
+SLIVER = 0.002  # metres: thinner pieces of what is hidden are left out
 _STILL = 0.75  # share of the root, which does not turn, far from the neck
 
 
@@ -51,21 +51,26 @@ def body(view: View, hanging: tuple[Cells, Float64], below: float) -> tuple[Tors
     filled = fill(colours.astype(np.uint8), sure) if hidden.any() and sure.any() else colours.astype(np.uint8)
     parts, rest = [], []
     picture = colours.astype(np.uint8)
-    # What is shown, a coarse lining that nothing shines through, and what the head hides.
-    sheets = ((shown, picture, CONTRAST, 0.0), (sure, picture, 60, LINING), (hidden, filled, 60, BEHIND))
-    for number, (region, shade, contrast, behind) in enumerate(sheets):
-        cells = cut(np.dstack([shade, alpha]) if number == 0 else shade, region, contrast)
+    behind_mesh = np.pad(np.where(np.isfinite(view.depth), view.depth, -np.inf), border, mode="edge") + BEHIND
+
+    def lay(region: Bool, cells: Cells, shade: NDArray[np.uint8], opacity: Float64, behind: float) -> None:
         x, y = cells.pixel.astype(np.int64).T
         pixel = cells.pixel - border
         depth = _sheet(view, pixel) + behind
-        if number == 2:
-            depth = np.maximum(depth, _mesh_depth(view, pixel) + behind)
+        if region is hidden:
+            depth = np.maximum(depth, behind_mesh[y, x])
         place = unprojected(view.camera, pixel, depth)
-        opacity = OPAQUE * (alpha[y, x] / 255.0 if number == 0 else np.ones(len(x)))
         inside = (pixel >= 0).all(1) & (pixel[:, 0] < width) & (pixel[:, 1] < height)
-        splats = Splats.of(place, _upright(view, depth, cells.side, alpha[y, x] < 250), shade[y, x] / 255.0, opacity)
-        parts.append(splats._replace(seen=inside & (number == 0)))
+        factor = _upright(view, depth, cells.side, alpha[y, x] < 250)
+        splats = Splats.of(place, factor, shade[y, x] / 255.0, OPAQUE * opacity[y, x])
+        parts.append(splats._replace(seen=inside & (region is shown)))
         rest.append(_weights(view, place))
+
+    # What is shown, a coarse lining that nothing shines through, and what the head hides.
+    everywhere = np.ones(alpha.shape)
+    lay(shown, cut(np.dstack([picture, alpha]), shown, CONTRAST), picture, alpha / 255.0, 0.0)
+    lay(sure, cut(picture, sure, COARSE), picture, everywhere, LINING)
+    lay(hidden, cut(filled, hidden, COARSE), filled, everywhere, BEHIND)
     cells, place = hanging
     if len(place):
         x, y = cells.pixel.astype(np.int64).T
@@ -100,13 +105,6 @@ def _sheet(view: View, pixel: Float64) -> Float64:
     offset = ray[:, :2] * base[2] - base[:2]
     down = np.maximum(offset[:, 1], 0)
     return np.asarray(np.maximum(base[2] - CHEST * down + SHOULDERS * offset[:, 0] ** 2, 0.3 * base[2]))
-
-
-def _mesh_depth(view: View, pixel: Float64) -> Float64:
-    height, width = view.depth.shape
-    x = np.clip(pixel[:, 0], 0, width - 1).astype(np.int64)
-    y = np.clip(pixel[:, 1], 0, height - 1).astype(np.int64)
-    return np.where(np.isfinite(view.depth[y, x]), view.depth[y, x], -np.inf)
 
 
 def _hidden(view: View) -> Bool:

@@ -41,6 +41,7 @@ Float64 = NDArray[np.float64]
 ONE_PICTURE = FitConfig(outlier=0.2, shape=0.3, focal=1.4, focal_deviation=0.05, fewest=1)
 FPS = 25.0
 TURNED = 25.0  # degrees from which one half of the face is a guess
+SEPARATED = 0.6  # share of the face's landmarks that must lie on the person
 LIPS_PARTED = 0.0012  # metres between lips from which they are closed for the resting face
 OUTLINE = 0.006  # of the picture's longer side: how far around the outline pixels have something of the person
 WINDOWS = 0.016  # of the same: how far from the outline a person may be transparent
@@ -110,6 +111,8 @@ def subject_of(
     tell("separating", 0.0)
     mask = observations.masks[0]
     alpha = _solid(refine_alpha(picture, mask, background_plate([picture], [mask], samples=1)))
+    if _at_landmarks(alpha, landmarks).mean() < SEPARATED:
+        raise TrackError("the person cannot be told from what is behind; give a picture before a plain background")
     tell("fitting", 0.5)
 
     def moves(vertices: Float64) -> Float64:
@@ -127,6 +130,13 @@ def subject_of(
     return Subject(
         picture, alpha, labels, room(picture, alpha, labels), model, rig, straight, rest, camera, landmarks, warnings
     )
+
+
+def _at_landmarks(alpha: UInt8, landmarks: Float32) -> NDArray[np.bool_]:
+    """Which landmarks of the face [468] lie on the person."""
+    height, width = alpha.shape
+    x, y = np.clip(landmarks[:468, :2], 0, (width - 1, height - 1)).astype(np.int64).T
+    return np.asarray(alpha[y, x] >= 128)
 
 
 def _solid(alpha: UInt8) -> UInt8:
@@ -162,6 +172,7 @@ def _remarks(observations: Observations) -> list[str]:
     """What was said of a clip of one frame, as of a picture."""
     faces = int(observations.faces[0])
     said = [line for line in observations.warnings if "faces are in the picture" not in line]
+    said = [line.replace("film at a higher resolution", "give a larger picture") for line in said]
     if faces > 1:
         said.append(f"{faces} faces are in the picture: the largest and most central is taken")
     return said

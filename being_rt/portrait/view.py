@@ -19,22 +19,23 @@ UInt8 = NDArray[np.uint8]
 Int32 = NDArray[np.int32]
 
 LEAST = 30  # of 255: alpha from which a pixel is laid
+OUTLINE = 0.0025  # of the picture's longer side: how far inside of the outline colours may still be the room's
 SHARP, SMOOTH = 0.5, 0.75  # deviations of the Gaussians of single pixels and of flat cells, of their sides
 STEEPEST = 0.15  # cosine to the view up to which a surface's Gaussians are as long as their pixels' footprints
-_BODY = 0.5  # of the global joint: what it carries is the body's
-_CLOSING = 0.22  # of the distance between the eyes: gaps in hair that labels leave
-_LASHES = 0.05  # of the distance between the eyes
-_BLINK = 0.0012  # metres by which a blink moves what is not laid pixel by pixel beside an eye
-OUTLINE = 0.0025  # of the picture's longer side
-_STEEP = 0.34  # cosine to the view below which skin is not laid pixel by pixel
 FOLDED = 2.2  # times its area to which a blink unfolds a triangle that is not laid pixel by pixel
-_RIM = 0.08  # of the same: half the width of hair that is a volume
-_THIN = 0.05  # of the distance between the eyes: a body that is thinner is none
-_UPRIGHT = 0.04  # of the same: how far inside of the outline all skin is laid pixel by pixel
-_SPECK = 0.03  # of the largest part of the hair: less is none
-_STEP, _WINDOW = 0.012, 5  # metres of depth within so many pixels that are a fold
-_BESIDE, _NECK = 0.15, 0.3  # of the same: how far from the mesh its skin may go on
+_STEEP = 0.34  # cosine to the view below which skin is not laid pixel by pixel
+_STEP, _WINDOW = 0.012, 5  # metres of depth within so many pixels that are the edge of the jaw
+_BLINK = 0.0012  # metres by which a blink moves what is not laid pixel by pixel beside an eye
+_BODY = 0.5  # share of the global joint in a triangle's motion from which it is the body's
 _COVERED = 0.4  # share of an ear that is hair where hair covers it
+_SPECK = 0.03  # of the largest part of the hair: less is none
+# Lengths of the distance between the eyes:
+_CLOSING = 0.22  # gaps in hair that labels leave
+_RIM = 0.08  # half the width of hair that is a volume
+_THIN = 0.05  # a body that is thinner is none
+_BESIDE, _NECK = 0.15, 0.3  # how far from the mesh its skin may go on
+_UPRIGHT = 0.04  # how far inside of the outline all skin is laid pixel by pixel
+_LASHES = 0.05  # how far from an open eye its lashes reach
 NOT_SKIN = ("left_eyeball", "right_eyeball", "teeth_upper", "teeth_lower", "mouth_interior", "tongue")
 MOUTH = ("teeth_upper", "teeth_lower", "mouth_interior", "tongue")
 
@@ -134,10 +135,7 @@ def view_of(subject: Subject) -> View:
     edge_of_jaw = _folds(depth, of(("face",)), of(("neck",)))
     torn = skin & ~blinking & ((_steep(subject, vertices) | (stretch > FOLDED))[face] | edge_of_jaw)
     # Along the outline it is, for the skin beneath ends before: upright, as if it lay beside the mesh.
-    metre = (
-        float(subject.camera.intrinsics[0, 0]) / max(float(np.median(depth[face >= 0])), 1e-3) if skin.any() else 1.0
-    )
-    upright = torn & (outline_distance(alpha) < _UPRIGHT * metre + 1)
+    upright = torn & (outline_distance(alpha) < _UPRIGHT * unit + 1)
     torn &= ~upright
     beside |= upright
     skin |= beside
