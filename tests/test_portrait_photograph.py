@@ -76,6 +76,11 @@ def test_of_two_people_the_larger_is_taken(photograph: NDArray[np.uint8]) -> Non
     assert found.landmarks[:, 0].min() > 184
 
 
+def test_what_is_cut_off_is_said(photograph: NDArray[np.uint8]) -> None:
+    close = subject_of(np.ascontiguousarray(photograph[30:200, 20:190]), procedural_head())
+    assert any("cuts off the top of the head" in line for line in close.warnings)
+
+
 def test_a_landscape_has_no_face(photograph: NDArray[np.uint8]) -> None:
     y, x = np.mgrid[:240, :240]
     field = np.stack([x / 2, y / 2 + 60, 200 - y / 2], -1).astype(np.uint8)

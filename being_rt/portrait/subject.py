@@ -126,7 +126,7 @@ def subject_of(
     labels = region_labels(rig, rest, camera, alpha, picture, embedding)
     rig, straight, rest = _resting(model, found.rig(model), params, camera, landmarks, moves_with_outline)
     labels = region_labels(rig, rest, camera, alpha, picture, embedding)
-    warnings = (*_remarks(observations), *_turned(found.params))
+    warnings = (*_remarks(observations), *_turned(found.params), *_cut_off(alpha))
     return Subject(
         picture, alpha, labels, room(picture, alpha, labels), model, rig, straight, rest, camera, landmarks, warnings
     )
@@ -172,10 +172,17 @@ def _remarks(observations: Observations) -> list[str]:
     """What was said of a clip of one frame, as of a picture."""
     faces = int(observations.faces[0])
     said = [line for line in observations.warnings if "faces are in the picture" not in line]
-    said = [line.replace("film at a higher resolution", "give a larger picture") for line in said]
+    for words, instead in (("film at a higher resolution", "give a larger picture"), (" in 1 frames", "")):
+        said = [line.replace(words, instead) for line in said]
     if faces > 1:
         said.append(f"{faces} faces are in the picture: the largest and most central is taken")
     return said
+
+
+def _cut_off(alpha: UInt8) -> list[str]:
+    if not (alpha[0] >= 128).any():
+        return []
+    return ["the picture cuts off the top of the head: the cut shows when the head nods"]
 
 
 def _turned(params: FlameParams) -> list[str]:
