@@ -79,7 +79,7 @@ class FitConfig:
     vergence: tuple[float, float] = (0.02, 0.05)
     """Deviation of what the eyes' pitch and yaw differ by."""
 
-    evidence: int = 40
+    evidence: int = 30
     """Frames that count as independent for what is shared: what the network or the model gets wrong in one frame, it
     gets wrong in the next, so a thousand frames say little more of a face's shape than these."""
     shared_frames: int = 80

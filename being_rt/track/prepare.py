@@ -32,7 +32,7 @@ Progress = Callable[[str, float], None]  # what is being done, and the share of 
 
 # Real faces are farther from a model than its own deviations say, and where they are, all landmarks are off together:
 # taken for outliers, they would leave the rest of the face to a few that fit by an impossible skull.
-REAL_FACES = FitConfig(outlier=0.2, shape=0.3)
+REAL_FACES = FitConfig(outlier=0.2, shape=0.4)
 
 VERSION = 2  # of what the stages do: a new one does them all again
 PLATE_FRAMES = 60  # that the empty scene is found from
