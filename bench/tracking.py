@@ -76,7 +76,7 @@ class Result:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make, fit, compare, print, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--people", nargs="+", type=int, default=[3, 7], help="seeds of procedural people")
+    parser.add_argument("--people", nargs="+", type=int, default=[3, 7, 12], help="seeds of procedural people")
     parser.add_argument("--frames", type=int, default=750, help="at 25 per second (default: 750)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write results there")
     given = parser.parse_args(arguments)

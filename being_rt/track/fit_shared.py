@@ -24,9 +24,13 @@ HELD = 1e12  # inverse variance of what is known
 class SharedPrior:
     """A normal distribution of the shared unknowns: S shape coefficients, log focal length, 3 L biases, in this order.
 
-    Biases are independent but for their mean over each region of the face, which is nearly zero: a region that lies
-    elsewhere is identity, not bias. Nor do lids and lips that meet in the picture lie apart on the mesh; else what is
-    the mean of a clip, a mouth a little open, would be taken for a bias.
+    A bias has a part of its own, and one that neighbours share: a Gaussian process over the face, for where a person is
+    none of the model's, all landmarks around are off together (Rasmussen and Williams, "Gaussian processes for machine
+    learning", 2006, section 2.2). Lids and lips that meet in the picture lie apart on the mesh by next to nothing; else
+    what is the mean of a clip, a mouth a little open, would be taken for a bias.
+
+    Frames do not err independently: what the network or the model gets wrong in one, it gets wrong in the next. From
+    ``config.evidence`` frames on, the prior grows with their number, so that it keeps its say.
 
     The size of the head is the template's: no single camera can tell a large head far away from a small one nearby, and
     left free it would shrink, since the expressions of many frames would shrink with it and so become more likely. For
