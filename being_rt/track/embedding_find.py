@@ -8,8 +8,8 @@ Half of the views have the mouth open. Points are averaged on the mesh with its 
 lie apart; but where lips meet is seen with the mouth closed, and what meets there must meet in the fit. Each landmark
 has a surface: irises the eyeballs, lips their lip, all others the skin. One that falls beside it by a few pixels, as a
 lid's between the lids, goes to its surface, not to what is behind. Lids move along their edges until what belongs
-together meets when they shut. The outline slides over the face as the head turns; it is taken where views from the front
-show it.
+together meets when they shut. The outline slides over the face as the head turns; it is taken where views from the
+front show it.
 """
 
 from __future__ import annotations
