@@ -25,7 +25,7 @@ from being_rt.jobs import Demo
 from being_rt.portrait import build as build_module
 from being_rt.portrait import subject as subject_module
 from being_rt.portrait.build import avatar_of
-from being_rt.portrait.cells import cut
+from being_rt.portrait.cells import cut, cut_at_most
 from being_rt.portrait.photograph import read_photograph
 from being_rt.portrait.skin import membrane
 from being_rt.portrait.splats import Bound, Splats, head_layer, posed_frames
@@ -109,6 +109,15 @@ def test_cells_cover_a_region_once_and_are_small_where_there_is_detail() -> None
     assert set(cells.side) > {1, 2, 4}
     near = (np.abs(cells.pixel[:, 1] - 20) < 1.5) & (np.abs(cells.pixel[:, 0] - 45) < 10)
     assert (cells.side[near] == 1).all()
+
+
+def test_many_cells_become_fewer() -> None:
+    picture = np.random.default_rng(0).integers(100, 130, (64, 64, 3)).astype(np.uint8)
+    region = np.ones((64, 64), bool)
+    assert len(cut(picture, region, contrast=10).side) == 64 * 64
+    fewer = cut_at_most(picture, region, contrast=10, most=500)
+    assert len(fewer.side) < 500
+    assert (fewer.side**2).sum() == 64 * 64
 
 
 def test_gaussians_are_bound_where_they_are_laid() -> None:

@@ -14,11 +14,12 @@ from being_rt.avatar.avatar import TorsoLayer
 from being_rt.dataset.plates import fill
 from being_rt.dataset.regions import project
 from being_rt.flame.procedural.surface import smoothstep
-from being_rt.portrait.cells import Cells, cut
+from being_rt.portrait.cells import Cells, cut, cut_at_most
 from being_rt.portrait.splats import OPAQUE, Bool, Float64, Splats, torso_gaussians
 from being_rt.portrait.view import View, deviations, unprojected
 
 CONTRAST, COARSE = 14, 60  # of 255: flatter cells are taken as one; the same where they are hidden
+MOST = 300_000  # cells of what is shown
 CHEST, SHOULDERS = 0.25, 0.5  # metres forwards per metre down; metres backwards per squared metre aside
 BORDER = 0.05  # of the picture's longer side by which the sheet goes on beyond it
 LINING = 0.006  # metres between what is shown and its lining
@@ -68,7 +69,7 @@ def body(view: View, hanging: tuple[Cells, Float64], below: float) -> tuple[Tors
 
     # What is shown, a coarse lining that nothing shines through, and what the head hides.
     everywhere = np.ones(alpha.shape)
-    lay(shown, cut(np.dstack([picture, alpha]), shown, CONTRAST), picture, alpha / 255.0, 0.0)
+    lay(shown, cut_at_most(np.dstack([picture, alpha]), shown, CONTRAST, MOST), picture, alpha / 255.0, 0.0)
     lay(sure, cut(picture, sure, COARSE), picture, everywhere, LINING)
     lay(hidden, cut(filled, hidden, COARSE), filled, everywhere, BEHIND)
     cells, place = hanging

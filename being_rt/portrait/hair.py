@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.avatar.demo.cloud import unit
-from being_rt.portrait.cells import Cells, cut
+from being_rt.portrait.cells import Cells, cut, cut_at_most
 from being_rt.portrait.splats import Bool, Bound, Float64, Splats
 from being_rt.portrait.view import View, eye_point, faces_of, laid, unprojected
 
-CONTRAST = 14
+CONTRAST, MOST = 14, 120_000  # of 255: flatter cells are taken as one; of them
 GRID = 150  # cells along the longer side of the hair, for its relief
 ABOVE = 0.003  # metres: hair over skin
 ROUND = 4.0  # of the inflation
@@ -76,7 +76,7 @@ def relief(view: View) -> tuple[Float64, float]:
 def hair(view: View, below: float) -> tuple[Bound, tuple[Cells, Float64]]:
     """Gaussians of the head's hair, and cells and places of what hangs lower than ``below`` (y, metres)."""
     height, plane = relief(view)
-    cells = cut(view.with_alpha, view.hair, CONTRAST, largest=4)
+    cells = cut_at_most(view.with_alpha, view.hair, CONTRAST, MOST, largest=4)
     x, y = cells.pixel.astype(np.int64).T
     depth = plane - height
     place = unprojected(view.camera, cells.pixel, depth[y, x])

@@ -18,7 +18,7 @@ from being_rt.avatar.demo.skin import skin_faces
 from being_rt.dataset.regions import project
 from being_rt.flame.params import FlameParams
 from being_rt.flame.skinning import skin
-from being_rt.portrait.cells import Cells, cut
+from being_rt.portrait.cells import Cells, cut_at_most
 from being_rt.portrait.splats import Bool, Bound, Float64, Splats, head_layer
 from being_rt.portrait.view import (
     FOLDED,
@@ -32,7 +32,7 @@ from being_rt.portrait.view import (
     unprojected,
 )
 
-CONTRAST = 10  # of 255: flatter cells are taken as one
+CONTRAST, MOST = 10, 150_000  # of 255: flatter cells are taken as one; of them
 FINE, COARSE = 0.0011, 0.0018  # metres between the samples of the face and of the rest
 _CLOSE = 0.95  # deviation of samples, of their distance: nothing shines through
 SUNK = 0.0004  # metres by which samples lie below the photograph's pixels
@@ -83,7 +83,7 @@ def _beside_mesh(view: View) -> Bound:
 
 def _under(view: View, region: Bool) -> tuple[Cells, NDArray[np.int64], Float64, Float64, Float64]:
     """Cells of a region with the triangle under each, barycentric coordinates, place and normal."""
-    cells = cut(view.with_alpha, region, CONTRAST, largest=4)
+    cells = cut_at_most(view.with_alpha, region, CONTRAST, MOST, largest=4)
     x, y = cells.pixel.astype(np.int64).T
     face, weight = view.face[y, x].astype(np.int64), view.barycentric[y, x].astype(np.float64)
     corners = view.vertices[view.subject.rig.faces[face]]
