@@ -379,6 +379,24 @@ def test_colours_are_weighted_means(dataset: Dataset) -> None:
     assert torch.allclose(model.tensors["head.colour"][i], expected, atol=2e-3)
 
 
+def test_hair_behind_the_head_does_not_take_the_faces_colour(dataset: Dataset) -> None:
+    grey = torch.full((2, HEIGHT, WIDTH, 3), 90, dtype=torch.uint8)
+    flushed = grey.clone()
+    flushed[:, 38:58, 46:66] = torch.tensor([250, 0, 0], dtype=torch.uint8)
+    surface = Surface.of(dataset.rig)
+    found = []
+    for images in (grey, flushed):
+        model = new_model(small(hair_gaussians=400), dataset)
+        colours(model, batch(dataset), images)
+        found.append(model.tensors["head.colour"].detach())
+    face, part = model.tensors["head.face"].long(), model.tensors["head.part"]
+    outwards = surface.frames[face][:, :, 2]
+    behind = (part == Part.HAIR) & (outwards[:, 2] < -0.5)
+    assert behind.sum() > 50
+    assert torch.equal(found[0][behind], found[1][behind])
+    assert (found[0] != found[1]).any(dim=1).sum() > 50  # the face did
+
+
 def test_colours_refuse_other_images(dataset: Dataset) -> None:
     model = new_model(small(), dataset)
     with pytest.raises(InvalidParameterError, match=r"images must be uint8 \[2, 96, 112, 3 or 4\], got torch.float32"):

@@ -12,7 +12,7 @@ from being_rt.errors import InvalidParameterError
 from being_rt.train.adaptive import DORMANT_LOGIT
 from being_rt.train.config import ModelConfig
 from being_rt.train.frames import Frames
-from being_rt.train.model import AvatarModel
+from being_rt.train.model import AvatarModel, Layers
 from being_rt.train.mouth import mouth_seeds
 from being_rt.train.networks import anchor_network, condition_spread, point_network
 from being_rt.train.surface import Part, Seeds, Surface, face_seeds, hair_seeds, skin_seeds
@@ -24,7 +24,6 @@ _TORSO_LIMIT = 0.016  # metres
 _LEAST_WEIGHT = 0.1  # pixels that a Gaussian must have covered, over all frames, for their colour to be its own
 _KNOWN = 4096  # Gaussians of known colour among which unseen ones look for the nearest
 _EXACT = "donot_use_mm_for_euclid_dist"
-_CHUNK = 2  # frames drawn at a time
 
 
 def new_model(
@@ -136,9 +135,9 @@ def colours(model: AvatarModel, frames: Frames, images: Tensor) -> None:
 
     A pixel is a sum of colours times weights, so the derivative of ``sum(picture * image)`` with respect to a colour is
     the sum of its weights times the image, and that of ``sum(picture)`` the sum of its weights. Their quotient is the
-    initialisation of Li et al., "RGBAvatar", 2025. Unseen Gaussians take the colour of the nearest one
-    that is seen, but for those inside the mouth, which keep a typical one. Where images have an alpha channel, opacity
-    falls with the share of a Gaussian that lies outside the person.
+    initialisation of Li et al., "RGBAvatar", 2025. Unseen Gaussians take the colour of the nearest one that is seen
+    (on the scalp, of the nearest on the scalp), but for those inside the mouth, which keep a typical one. Where images
+    have an alpha channel, opacity falls with the share of a Gaussian that lies outside the person.
 
     Args:
         model: as created.
@@ -165,13 +164,15 @@ def colours(model: AvatarModel, frames: Frames, images: Tensor) -> None:
         alpha = values[..., 3] if values.shape[3] == 4 else torch.ones_like(values[..., 0])
         nothing = torch.zeros_like(alpha)
         with torch.enable_grad():
-            picture = model.render(part)
+            drawn = model.layers(part)
+            picture = drawn.picture
             weighted = torch.stack([*values[..., :3].unbind(-1), nothing], dim=-1)
             covered = torch.stack([nothing + 1, alpha, nothing, nothing], dim=-1)
             first = torch.autograd.grad(picture, leaves, weighted, retain_graph=True)
             second = torch.autograd.grad(picture, leaves, covered)
-        for total, *gradients in zip(sums, first, second, strict=True):
-            total += torch.cat(gradients, dim=1)
+        for layer, total, *gradients in zip(layers, sums, first, second, strict=True):
+            shown = torch.cat(gradients, dim=1)
+            total += shown * _hair_in_sight(model, drawn, part)[:, None] if layer == "head" else shown
     for layer, leaf, start, total in zip(layers, leaves, typical, sums, strict=True):
         weight = total[:, 3]
         seen = weight >= _LEAST_WEIGHT
@@ -179,18 +180,33 @@ def colours(model: AvatarModel, frames: Frames, images: Tensor) -> None:
         if layer == "head":
             keeps = model.tensors["head.part"] == Part.MOUTH
             leaf.copy_(torch.where((keeps & ~seen)[:, None], start, leaf))
+            on_scalp = _on_scalp(model)
+            groups = [on_scalp, ~on_scalp & ~keeps]  # the back of a head is hair's colour, not that of an ear
         else:
-            keeps = torch.zeros_like(seen)
-        _colour_unseen(leaf, _rest_places(model, layer), seen, ~seen & ~keeps)
+            groups = [torch.ones_like(seen)]
+        places = _rest_places(model, layer)
+        for group in groups:
+            _colour_unseen(leaf, places, seen & group if (seen & group).any() else seen, ~seen & group)
         inside = (total[:, 4] / weight.clamp(min=_LEAST_WEIGHT)).clamp(0.1, 1)
         logit = model.tensors[f"{layer}.opacity_logit"]
         lowered = torch.logit(torch.sigmoid(logit) * inside.square())
         logit.copy_(torch.where(seen & (inside < 0.99), lowered, logit))
 
 
+def _hair_in_sight(model: AvatarModel, drawn: Layers, frame: Frames) -> Tensor:
+    """1 for the head's Gaussians [N], 0 for hair behind the head of a frame: nothing is opaque yet, and it would take
+    the face's colour, through the face. Skin that turns away is not drawn at all."""
+    bound, pose = drawn.head_bound[0], frame.world_to_camera.reshape(-1, 3, 4)[0]
+    outwards = bound[:, 3:12].view(-1, 3, 3)[:, :, 2]  # unturned seeds: the third axis is the triangle's normal
+    camera = -pose[:, :3].T @ pose[:, 3]
+    hidden = ((camera - bound[:, :3]) * outwards).sum(1) < 0
+    return (~(hidden & (model.tensors["head.part"] == Part.HAIR))).to(bound.dtype)
+
+
 def _chunks(frames: Frames, images: Tensor) -> Iterator[tuple[Frames, Tensor]]:
-    for start in range(0, len(images), _CHUNK):
-        rows = slice(start, start + _CHUNK)
+    """One frame at a time."""
+    for start in range(len(images)):
+        rows = slice(start, start + 1)
         others = ("size", "background", "chance")
         batched = {n: getattr(frames, n)[rows].detach() for n in Frames._fields if n not in others}
         background = frames.background[rows] if len(frames.background) > 1 else frames.background
@@ -208,6 +224,12 @@ def _rest_places(model: AvatarModel, layer: str) -> Tensor:
         model.position("head").detach().cpu().double(),
     )
     return places.to(model.device, model.dtype)
+
+
+def _on_scalp(model: AvatarModel) -> Tensor:
+    """Of the head's Gaussians [N], hair, and skin where hair may grow."""
+    scalp = Surface.of(model.rig).scalp.to(model.device)
+    return (model.tensors["head.part"] == Part.HAIR) | scalp[model.tensors["head.face"].long()]
 
 
 def _colour_unseen(colour: Tensor, place: Tensor, seen: Tensor, unseen: Tensor) -> None:
