@@ -40,6 +40,7 @@ Size: TypeAlias = str | tuple[int, int]
 Background: TypeAlias = tuple[float, float, float] | UInt8 | None
 Progress: TypeAlias = Callable[[int, int], None]  # frames drawn, frames in all
 
+NATURAL_SIDE = 1080  # px
 DEFAULT_AVATAR = "ada"
 COMMENT = "synthetic video of a generated person, made with being_rt"
 
@@ -73,8 +74,8 @@ class VideoJob(ABC):
     """The video to write: .mp4, .m4v, .mov, .mkv or .webm. An existing one is replaced."""
     avatar: str = DEFAULT_AVATAR
     """An avatar file (.being), or a preset's name (`being avatars` lists them)."""
-    size: Size = "1920x1080"
-    """Width and height in pixels, even."""
+    size: Size | None = None
+    """Width and height in pixels, even; if not given, the avatar's own shape with 1080 pixels on the shorter side."""
     background: str = ""
     """A colour (#rrggbb) or a picture file, in place of the avatar's own background."""
     device: str = "auto"
@@ -93,7 +94,8 @@ class VideoJob(ABC):
         _check_threads(self.threads)
         chosen_device(self.device)
         check_video_path(self.out)
-        check_video_size(parse_size(self.size))
+        if self.size is not None:
+            check_video_size(parse_size(self.size))
         parse_background(self.background)
 
     def _draw(
@@ -110,7 +112,7 @@ class VideoJob(ABC):
             avatar,
             params,
             self.out,
-            size=parse_size(self.size),
+            size=None if self.size is None else parse_size(self.size),
             fps=fps,
             sound=sound,
             sample_rate=sample_rate,
@@ -234,7 +236,7 @@ def draw_video(
     params: FlameParams,
     path: FilePath,
     *,
-    size: tuple[int, int] = (1920, 1080),
+    size: tuple[int, int] | None = None,
     fps: float | Fraction | None = None,
     sound: Float32 | None = None,
     sample_rate: int = 0,
@@ -247,9 +249,9 @@ def draw_video(
 ) -> VideoResult:
     """Draw every frame of ``params`` into a video file, the sound beside it (:class:`being_rt.video.VideoWriter`).
 
-    ``fps`` is the exact rate where ``params.fps`` is a rounding of it. ``start`` is the ``time.perf_counter`` value
-    that ``elapsed`` of the result counts from; now, if not given. ``device`` "auto" is
-    :func:`being_rt.renderer.default_device`.
+    ``size``: of the video; None: :func:`natural_size` of the avatar's camera. ``fps`` is the exact rate where
+    ``params.fps`` is a rounding of it. ``start`` is the ``time.perf_counter`` value that ``elapsed`` of the result
+    counts from; now, if not given. ``device`` "auto" is :func:`being_rt.renderer.default_device`.
 
     Raises ``VideoError``, ``InvalidParameterError``, ``DeviceError``.
 
@@ -263,6 +265,7 @@ def draw_video(
     rate = exact_fps(params.fps if fps is None else fps)
     if isinstance(background, str):
         raise InvalidParameterError("video has no transparency: background must be a colour, a picture or None")
+    size = natural_size(avatar.camera.size) if size is None else size
     renderer = Renderer(avatar, size, chosen_device(device), threads=threads or None, background=background)
     with VideoWriter(path, size, rate, sound=sound, sample_rate=sample_rate, quality=quality, comment=COMMENT) as video:
         for i in range(len(params)):
@@ -270,6 +273,19 @@ def draw_video(
             if progress is not None:
                 progress(i + 1, len(params))
     return VideoResult(Path(path), size, rate, len(params), time.perf_counter() - start)
+
+
+def natural_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The same shape with 1080 pixels on the shorter side, even.
+
+    An avatar has nothing to show beyond the frames that it was made from: in another shape its body is cut off.
+
+    >>> natural_size((512, 640)), natural_size((3840, 2160))
+    ((1080, 1350), (1920, 1080))
+    """
+    width, height = size
+    scale = NATURAL_SIDE / min(size)
+    return 2 * round(scale * width / 2), 2 * round(scale * height / 2)
 
 
 def chosen_device(device: str) -> str:

@@ -24,8 +24,6 @@ from being_rt.jobs import Demo, FilePath, chosen_device
 
 Progress = Callable[[str, float], None]  # what is being done, and the share of it that is
 
-SAMPLE_SIDE = 1080  # pixels of the shorter side of the sample video
-
 
 @dataclass(frozen=True)
 class ClonedPortrait:
@@ -92,7 +90,7 @@ class ClonePortrait:
         if self.sample:
             sample = out.with_suffix(".talk.mp4")
             told = progress or (lambda stage, share: None)
-            Demo(avatar=str(out), out=sample, size=sample_size(subject.camera.size), device=self.device).run(
+            Demo(avatar=str(out), out=sample, device=self.device).run(
                 lambda done, count: told("talking", done / max(count, 1))
             )
         return ClonedPortrait(
@@ -108,14 +106,3 @@ class ClonePortrait:
     @property
     def _name(self) -> str:
         return self.name or Path(self.out or self.image).stem
-
-
-def sample_size(size: tuple[int, int]) -> tuple[int, int]:
-    """The photograph's shape with ``SAMPLE_SIDE`` pixels on the shorter side, even.
-
-    >>> sample_size((512, 640))
-    (1080, 1350)
-    """
-    width, height = size
-    scale = SAMPLE_SIDE / min(size)
-    return 2 * round(scale * width / 2), 2 * round(scale * height / 2)

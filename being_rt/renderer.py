@@ -381,7 +381,7 @@ def background_picture(background: Background, size: tuple[int, int]) -> UInt8 |
             return None
     elif isinstance(background, np.ndarray):
         if background.dtype == np.uint8 and background.ndim == 3 and background.shape[2] == 3 and background.size:
-            return _resized(background, size)
+            return _covering(background, size)
     elif background is not None:
         colour = np.asarray(background, np.float64)
         if colour.shape == (3,) and np.isfinite(colour).all() and colour.min() >= 0 and colour.max() <= 1:
@@ -467,12 +467,17 @@ def _profiling_range(name: str) -> AbstractContextManager[Any]:
     return nvtx.annotate(name, domain="being_rt")
 
 
-def _resized(picture: UInt8, size: tuple[int, int]) -> UInt8:
-    if picture.shape[:2] == (size[1], size[0]):
+def _covering(picture: UInt8, size: tuple[int, int]) -> UInt8:
+    """The picture at a size: of another shape, its middle, as large as fills it. Nothing is stretched."""
+    height, width = picture.shape[:2]
+    if (width, height) == size:
         return np.ascontiguousarray(picture)
     from PIL import Image
 
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+    scale = max(size[0] / width, size[1] / height)
+    aside, above = (width - size[0] / scale) / 2, (height - size[1] / scale) / 2
+    box = (max(aside, 0.0), max(above, 0.0), min(width - aside, width), min(height - above, height))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC, box))
 
 
 def _description(value: Any) -> str:

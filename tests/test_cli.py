@@ -417,6 +417,14 @@ def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "usage: being" in capsys.readouterr().out
 
 
+def test_a_video_has_the_avatars_shape_unless_told_otherwise(folder: Path) -> None:
+    tall = make_avatar(head_count=40, torso_count=20, size=(30, 40))
+    save_avatar(tall, "tall.being")
+    FlameParams.neutral(2, fps=25).save("still.npz")
+    assert main(["render", "--avatar", "tall.being", "--params", "still.npz", "--out", "a.mp4"]) == 0
+    assert next(iter(frames(folder / "a.mp4"))).shape == (1440, 1080, 3)
+
+
 def test_sizes_and_backgrounds() -> None:
     assert parse_size("1920x1080") == parse_size((1920, 1080)) == parse_size(" 1920 × 1080 ") == (1920, 1080)
     assert parse_background("") is None

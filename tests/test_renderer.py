@@ -229,6 +229,19 @@ def test_background_is_resized() -> None:
     assert (resized[:, 80:] < 5).all()
 
 
+def test_a_background_of_another_shape_is_cropped_not_stretched() -> None:
+    picture = np.zeros((60, 60, 3), np.uint8)
+    picture[20:40, 20:40] = 200  # a square in the middle stays a square
+    for size, side in (((120, 60), 40), ((60, 120), 40), ((240, 120), 80)):
+        shown = background_picture(picture, size)
+        assert shown is not None
+        assert shown.shape == (size[1], size[0], 3)
+        rows, columns = np.nonzero(shown[..., 0] > 100)
+        assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (side, side)
+        assert abs(rows.mean() - (size[1] - 1) / 2) < 1
+        assert abs(columns.mean() - (size[0] - 1) / 2) < 1
+
+
 @pytest.mark.parametrize(
     "background",
     [
