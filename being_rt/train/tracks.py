@@ -128,7 +128,7 @@ class Tracks:
             if f"tracks.{name}" not in self.leaves
         }
         times = np.unique(trained).astype(np.int64)
-        acceleration = _second_differences(params, times)
+        acceleration = second_differences(params, times)
         slow = slow_part(times, config.slow_seconds * params.fps, count) if config.slow_seconds > 0 else None
         given = torch.tensor(packed(params), dtype=dtype, device=device)
         factors = self._factors(count, len(acceleration))
@@ -303,7 +303,7 @@ def _takes(params: FlameParams) -> Iterator[slice]:
         start = int(end)
 
 
-def _second_differences(params: FlameParams, times: NDArray[np.int64]) -> Float64:
+def second_differences(params: FlameParams, times: NDArray[np.int64]) -> Float64:
     """Weights [n - 2, 3] of each three timesteps in a row that give the second derivative, in 1/25 s.
 
     0 where a cut, or more than half a second, lies between them.

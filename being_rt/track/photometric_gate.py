@@ -1,0 +1,107 @@
+"""Which refined frames are believed, how they join those that are not, and how steady a motion is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from being_rt.avatar.avatar import Camera
+from being_rt.dataset.regions import face_regions, project
+from being_rt.flame.params import WIDTHS, FlameParams
+from being_rt.flame.rig import Rig
+from being_rt.flame.rotations import matrices
+from being_rt.flame.skinning import skin
+from being_rt.track.embedding import Embedding
+from being_rt.track.fit_landmarks import OVAL
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+FACING = 0.3  # cosine between surface and view from which a landmark counts
+_FRAMES = 64  # skinned at a time
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """What was seen of landmarks in T timesteps, and where they lie on the mesh."""
+
+    pixels: Float32  # [T, 478, 2] of the full frame
+    found: Bool  # [T]
+    embedding: Embedding
+    bias: Float32  # [478, 3] metres in the head's frame; of a :class:`being_rt.track.fit.Fit`
+
+
+def landmark_error(landmarks: Landmarks, rig: Rig, params: FlameParams, camera: Camera) -> Float64:
+    """How far [T] px a motion's landmarks are from those seen: root mean square over the inner ones in view.
+
+    NaN in frames without a face.
+    """
+    embedding = landmarks.embedding
+    inner = embedding.found.copy()
+    inner[list(OVAL)] = False
+    ids = np.flatnonzero(inner)
+    corners = rig.faces[embedding.face[ids]]
+    turned = matrices(params.rotation) @ matrices(params.neck)
+    eye = np.linalg.inv(camera.world_to_camera.astype(np.float64))[:3, 3]
+    result = np.full(len(params), np.nan)
+    for start in range(0, len(params), _FRAMES):
+        part = slice(start, start + _FRAMES)
+        vertices = skin(rig, params[part]).astype(np.float64)
+        triangles = vertices[:, corners]  # [t, L, 3, 3]
+        normal = np.cross(triangles[:, :, 1] - triangles[:, :, 0], triangles[:, :, 2] - triangles[:, :, 0])
+        points = embedding.points(vertices, rig.faces)[:, ids]
+        view = eye - points
+        cosine = np.sum(normal * view, -1) / np.maximum(
+            np.linalg.norm(normal, axis=-1) * np.linalg.norm(view, axis=-1), 1e-12
+        )
+        points = points + landmarks.bias[ids].astype(np.float64) @ np.swapaxes(turned[part], -1, -2)
+        squares = np.sum((project(points, camera)[0] - landmarks.pixels[part][:, ids, :2]) ** 2, -1)
+        counted = (cosine > FACING) & np.isfinite(squares)
+        total = np.where(counted, squares, 0).sum(1)
+        result[part] = np.sqrt(total / np.maximum(counted.sum(1), 1))
+    result[~landmarks.found] = np.nan
+    return result
+
+
+def blended(given: FlameParams, refined: FlameParams, accepted: Bool, ramp: int) -> FlameParams:
+    """Refined where accepted, given elsewhere, and in between from the one to the other over ``ramp`` frames."""
+    count = len(given)
+    refused = np.flatnonzero(~accepted)
+    distance = np.full(count, np.inf)
+    if len(refused):
+        after = np.searchsorted(refused, np.arange(count))
+        distance = np.minimum(
+            np.where(after < len(refused), refused[np.minimum(after, len(refused) - 1)] - np.arange(count), np.inf),
+            np.where(after > 0, np.arange(count) - refused[np.maximum(after - 1, 0)], np.inf),
+        )
+    share = np.clip(distance / (ramp + 1), 0, 1)[:, None]
+    return given.replace(
+        **{
+            name: getattr(given, name) + share * (getattr(refined, name).astype(np.float64) - getattr(given, name))
+            for name in WIDTHS
+        }
+    )
+
+
+def jitter(params: FlameParams, rig: Rig, camera: Camera) -> tuple[float, float]:
+    """How far head and body jump from frame to frame beyond smooth motion: px, root mean square.
+
+    The second difference of white noise of deviation 1 deviates by the root of 6, which is divided out.
+    """
+    face = face_regions(rig)["face"]
+    joints = rig.joint_rest + np.einsum("jce,te->tjc", rig.joint_expression, params.expression, dtype=np.float64)
+    centre = rig.template[face].astype(np.float64).mean(0)
+    turned, leaned = matrices(params.rotation), matrices(params.neck)
+    head = np.einsum("tab,tb->ta", leaned, centre - joints[:, 1]) + joints[:, 1] - joints[:, 0]
+    head = np.einsum("tab,tb->ta", turned, head) + joints[:, 0] + params.translation
+    # Shoulders follow the translation, and neither joint.
+    body = rig.joint_rest[0] + params.translation.astype(np.float64)
+    return _jumps(project(head, camera)[0]), _jumps(project(body, camera)[0])
+
+
+def _jumps(pixels: Float64) -> float:
+    jerk = np.diff(pixels, n=2, axis=0)
+    return float(np.sqrt((jerk**2).sum(1).mean() / 6)) if len(jerk) else 0.0

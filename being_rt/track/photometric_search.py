@@ -1,0 +1,259 @@
+"""The motion that a held appearance looks most like the frames with: Gauss and Newton's method over all frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from being_rt.errors import InvalidParameterError
+from being_rt.flame.params import FlameParams
+from being_rt.flame.rig import Rig
+from being_rt.track.photometric import PhotometricConfig
+from being_rt.track.photometric_frames import ReducedDataset
+from being_rt.track.photometric_solve import MotionPrior
+from being_rt.track.photometric_views import (
+    Looker,
+    Renderable,
+    View,
+    chunks,
+    face_window,
+    make_views,
+    packed_row,
+    unpacked,
+)
+from being_rt.train.tracks import COLUMNS, second_differences
+
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+
+
+class _Unit(NamedTuple):
+    """Standard deviations of a parameter's correction, and of its second difference between frames at 25 fps."""
+
+    correction: float
+    acceleration: float
+
+
+# Corrections: what landmarks leave open. Accelerations: of the translation, which carries the shoulders, what a sitting
+# person does; the head is free to nod by the neck. Metres, radians, and the parameters' own units.
+_UNITS = {
+    "rotation": _Unit(0.01, 0.01),
+    "neck": _Unit(0.01, 0.01),
+    "jaw": _Unit(0.03, 0.05),
+    "eyes": _Unit(0.05, 0.1),
+    "translation": _Unit(0.003, 0.0003),
+    "eyelids": _Unit(0.1, 0.3),
+    "expression": _Unit(0.5, 0.5),  # the first in parts of each coefficient's own deviation over the clip
+}
+_POSE = ("rotation", "neck", "translation")
+_INDICES = {"eyes": (0, 1, 3, 4)}  # eyes do not roll
+_FLOOR = 0.1  # of the coefficients' mean deviation, added to each one's own
+_STEP = 0.3  # of a correction's deviation, for differences
+_SAMPLE = 16  # frames that tell how large differences usually are
+_OVERLAP = 12  # frames of the next segment that are solved along
+_FIXED = 1e6  # closeness of frames that are solved already, in that of others
+_TOGETHER = {"cpu": 2, "cuda": 8}  # frames whose derivatives are drawn at once
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """P parameters of a frame that are refined, and what is believed of them."""
+
+    columns: Int64  # [P] of a packed row
+    names: tuple[str, ...]  # [P] fields that they belong to
+    correction: Float64  # [P]
+    acceleration: Float64  # [P]
+
+    @classmethod
+    def of(cls, rig: Rig, params: FlameParams, expressions: int) -> Parameters:
+        """Pose, jaw, gaze, lids, and the ``expressions`` coefficients that move this face most in this motion."""
+        used = params.expression.astype(np.float64).std(0)
+        reach = np.sqrt((rig.expression_basis.astype(np.float64) ** 2).sum((0, 1)))
+        chosen = np.sort(np.argsort(-used * reach, kind="stable")[:expressions])
+        columns, names, correction, acceleration = [], [], [], []
+        for name, unit in _UNITS.items():
+            part = COLUMNS[name]
+            own = chosen.tolist() if name == "expression" else _INDICES.get(name, range(part.stop - part.start))
+            for index in own:
+                columns.append(part.start + index)
+                names.append(name)
+                spread = used[index] + _FLOOR * used.mean() + 1e-3 if name == "expression" else 1.0
+                correction.append(unit.correction * spread)
+                acceleration.append(unit.acceleration)
+        return cls(np.array(columns), tuple(names), np.array(correction), np.array(acceleration))
+
+    def chosen(self, *fields: str) -> Int64:
+        """Which of the P belong to fields."""
+        return np.flatnonzero(np.isin(self.names, fields))
+
+
+class Comparison(NamedTuple):
+    """How much T timesteps look like their frames; NaN where there is none."""
+
+    cost: Float64  # [T]
+    psnr: Float64  # [T] of the person
+    face_psnr: Float64  # [T]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The result of :func:`search`. Rows of two are before and after."""
+
+    params: FlameParams  # [T]
+    compared: Bool  # [T] timesteps that the first camera shows
+    cost: Float64  # [2, T]
+    psnr: Float64  # [2, T]
+    face_psnr: Float64  # [2, T]
+    compare: Callable[[FlameParams], Comparison]  # of any other motion
+
+
+def search(
+    model: Renderable,
+    dataset: ReducedDataset,
+    given: FlameParams,
+    config: PhotometricConfig,
+    device: str,
+    progress: Callable[[float], None],
+) -> Found:
+    """Refine all timesteps that the first camera shows.
+
+    Raises:
+        InvalidParameterError: it shows none.
+    """
+    run = _Search(model, dataset, given, config, device)
+    total = (config.iterations + 2) * len(run.times)
+    done = 0
+
+    def advance(frames: int) -> None:
+        nonlocal done
+        done += frames
+        progress(min(1.0, done / total))
+
+    rows = run.given.copy()
+    for start in range(0, len(run.times), config.segment):
+        end = min(start + config.segment, len(run.times))
+        run.refine(rows, start, end, advance)
+    before, after = run.compare(run.given, advance), run.compare(rows, advance)
+    progress(1.0)
+    return Found(
+        params=unpacked(rows, given.fps),
+        compared=np.isfinite(before.cost),
+        cost=np.stack([before.cost, after.cost]),
+        psnr=np.stack([before.psnr, after.psnr]),
+        face_psnr=np.stack([before.face_psnr, after.face_psnr]),
+        compare=lambda params: run.compare(packed_row(params), lambda frames: None),
+    )
+
+
+class _Search:
+    """The work of :func:`search`."""
+
+    def __init__(
+        self, model: Renderable, dataset: ReducedDataset, given: FlameParams, config: PhotometricConfig, device: str
+    ) -> None:
+        self.dataset, self.config = dataset, config
+        own = np.flatnonzero(dataset.camera_index == 0)
+        if not len(own):
+            raise InvalidParameterError(f"{dataset.path} has no frame of its first camera, which a track is refined by")
+        self.times, first = np.unique(dataset.timestep[own].astype(np.int64), return_index=True)
+        self.frames = own[first].astype(np.int64)
+        self.params, self.given = given, packed_row(given)
+        self.parameters = Parameters.of(dataset.rig, given, config.expressions)
+        self.window = face_window(dataset, given)
+        self.together = _TOGETHER[device.partition(":")[0]]
+        self.looker = Looker(model, dataset, self.parameters.columns, _STEP * self.parameters.correction, device)
+        self.acceleration = second_differences(given, self.times)
+        self.scales = self._usual_differences()
+
+    def refine(self, rows: Float64, start: int, end: int, advance: Callable[[int], None]) -> None:
+        """Refine the frames ``start`` to ``end``, in place, those before them as they are."""
+        before, after = max(0, start - 2), min(end + (_OVERLAP if end < len(self.times) else 0), len(self.times))
+        part = slice(before, after)
+        times, own = self.times[part], self.parameters
+        views = self._views(part)
+        x = rows[np.ix_(times, own.columns)]
+        closeness = np.tile(own.correction**-2.0, (len(x), 1))
+        given = self.given[np.ix_(times, own.columns)]
+        given[: start - before] = x[: start - before]
+        closeness[: start - before] *= _FIXED
+        bends = self.acceleration[before : max(before, after - 2)]
+        prior = MotionPrior(given, closeness, own.acceleration**-2.0, bends)
+        lids = own.chosen("eyelids")
+        for _ in range(self.config.iterations):
+            hessian, gradient = self._equations(views, rows, times, x, advance)
+            x = x + prior.step(x, hessian, gradient)
+            x[:, lids] = np.clip(x[:, lids], np.minimum(0, given[:, lids]), np.maximum(1, given[:, lids]))
+        solved = slice(start - before, end - before)
+        rows[np.ix_(times[solved], own.columns)] = x[solved]
+
+    def compare(self, rows: Float64, advance: Callable[[int], None]) -> Comparison:
+        """How much a motion [T, 120] looks like the frames."""
+        result = np.full((3, len(rows)), np.nan)
+        for segment in chunks(len(self.times), self.config.segment):
+            views = self._views(segment)
+            for part in chunks(len(self.times[segment]), 8 * self.together):
+                times = self.times[segment][part]
+                cost, errors, weights = np.zeros(len(times)), [], []
+                for view, scale in zip(views, self.scales, strict=True):
+                    look = self.looker.look(view, np.arange(part.start, part.stop), rows[times], False)
+                    squares = look.residual.square()
+                    limit = (self.config.outlier * scale) ** 2
+                    robust = squares / (1 + squares / limit) / scale**2
+                    cost += (look.weight * robust).sum(1).double().cpu().numpy()
+                    errors.append((look.weight * squares).sum(1).double().cpu().numpy())
+                    weights.append(look.weight.sum(1).double().cpu().numpy())
+                result[0, times] = cost
+                result[1, times] = _decibels(sum(errors), sum(weights))
+                result[2, times] = _decibels(errors[1], weights[1])
+                advance(len(times))
+        return Comparison(*result)
+
+    def _equations(
+        self, views: tuple[View, View], rows: Float64, times: Int64, x: Float64, advance: Callable[[int], None]
+    ) -> tuple[Float64, Float64]:
+        """Gauss and Newton's matrices [n, P, P] and gradients [n, P] of frames at parameters x [n, P]."""
+        count, columns = x.shape
+        hessian, gradient = np.zeros((count, columns, columns)), np.zeros((count, columns))
+        for part in chunks(count, self.together):
+            index = np.arange(part.start, part.stop)
+            motion = rows[times[part]]
+            motion[:, self.parameters.columns] = x[part]
+            for view, scale in zip(views, self.scales, strict=True):
+                look = self.looker.look(view, index, motion, True)
+                assert look.change is not None
+                limit = (self.config.outlier * scale) ** 2
+                weight = look.weight * (1 + look.residual.square() / limit) ** -2 / (scale**2 * self.config.area)
+                weighted = look.change * weight[:, None]
+                own = weighted @ look.change.transpose(1, 2)
+                hessian[np.ix_(index, view.columns, view.columns)] += own.double().cpu().numpy()
+                pull = (weighted @ look.residual[..., None])[..., 0]
+                gradient[np.ix_(index, view.columns)] += pull.double().cpu().numpy()
+            advance(len(index))
+        return hessian, gradient
+
+    def _usual_differences(self) -> tuple[float, float]:
+        """The deviation of a pixel in each view, from the median difference in frames all over the clip."""
+        chosen = np.unique(np.linspace(0, len(self.times) - 1, _SAMPLE).round().astype(np.int64))
+        views = self._views(chosen)
+        result = []
+        for view in views:
+            look = self.looker.look(view, np.arange(len(chosen)), self.given[self.times[chosen]], False)
+            seen = look.residual[look.weight > 0].abs()
+            result.append(max(1.4826 * float(seen.median()) if len(seen) else 1.0, 1 / 255))
+        return result[0], result[1]
+
+    def _views(self, part: slice | Int64) -> tuple[View, View]:
+        own = self.parameters
+        return make_views(
+            self.dataset, self.times[part], self.frames[part], self.params, self.window,
+            own.chosen(*_POSE), len(own.columns), self.config.busy,
+        )  # fmt: skip
+
+
+def _decibels(error: Float64, weight: Float64) -> Float64:
+    return -10 * np.log10(np.maximum(error, 1e-12) / np.maximum(weight, 1e-12))
