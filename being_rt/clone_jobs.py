@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from being_rt.dataset.check import CheckReport, check_dataset
 from being_rt.dataset_jobs import open_flame_model
@@ -73,6 +73,11 @@ class Prepare:
     """Frames as PNG instead of JPEG of quality 95: five times the size."""
     replace: bool = False
     """Replace a data set of that name that was made from something else."""
+    refine: Literal["auto", "on", "off"] = "auto"
+    """Refine what landmarks found by the pictures themselves, with a small avatar of the person. auto: where PyTorch is
+    installed."""
+    device: str = "auto"
+    """What refines: auto, cpu, cuda or cuda:N. auto: the first CUDA device, or else the CPU."""
     threads: int = 2
     """For networks and filters."""
 
@@ -106,6 +111,8 @@ class Prepare:
             held_out=self.held_out,
             image_suffix=".png" if self.png else ".jpg",
             replace=self.replace,
+            refine=self.refine,
+            device=self.device,
             threads=self.threads,
             progress=clock,
         )
@@ -174,6 +181,8 @@ class Clone:
     """auto, cpu, cuda or cuda:N. auto: the first CUDA device, or else the CPU."""
     replace: bool = False
     """Begin anew where files of that name were made from something else."""
+    refine: Literal["auto", "on", "off"] = "auto"
+    """Refine what landmarks found by the pictures themselves, with a small avatar of the person, before training."""
     threads: int = 2
     """For networks and filters."""
     sample: bool = True
@@ -201,6 +210,8 @@ class Clone:
             consent=self.consent,
             held_out=self.held_out,
             replace=self.replace,
+            refine=self.refine,
+            device=self.device,
             threads=self.threads,
         ).run(progress)
 

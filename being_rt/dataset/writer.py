@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from being_rt.avatar.avatar import Camera
 from being_rt.dataset.crop import Crop
-from being_rt.dataset.dataset import checksum
+from being_rt.dataset.dataset import Dataset, checksum
 from being_rt.dataset.folders import NewFolder, check_target, writing
 from being_rt.dataset.manifest import (
     MANIFEST,
@@ -171,6 +171,41 @@ class DatasetWriter:
             self._truth.append(truth)
         self._frames.append(Frame(image_name, mask_name, step, camera_index, split))
         return index
+
+    def preview(self) -> Dataset:
+        """The frames so far as a data set, readable until the ``with`` block ends.
+
+        Raises ``InvalidParameterError``: there are none yet.
+        """
+        if not self._frames:
+            raise InvalidParameterError(f"nothing was added to {self.path} yet")
+        frames = self._frames
+        return Dataset(
+            path=self._inside("."),
+            fps=self._fps,
+            rig=self._rig,
+            params=self._tracks(self._rows),
+            cameras=tuple(view.camera for view in self._views),
+            crops=tuple(view.crops for view in self._views),
+            timestep=np.array([frame.timestep for frame in frames], np.int32),
+            camera_index=np.array([frame.camera for frame in frames], np.int32),
+            image_files=tuple(frame.image for frame in frames),
+            mask_files=tuple(frame.mask for frame in frames),
+            background_files=tuple(view.background for view in self._views),
+            splits=tuple(frame.split for frame in frames),
+            **self._texts,
+        )
+
+    def retrack(self, params: FlameParams, metadata: Mapping[str, str] | None = None) -> None:
+        """Replace the motion of all timesteps so far by another, and say something of it.
+
+        Raises ``InvalidParameterError``: the number of timesteps differs, or the text cannot be printed.
+        """
+        if len(params) != len(self._rows):
+            raise InvalidParameterError(f"params must have T = {len(self._rows)}, got {len(params)}")
+        self._rows = [params[t] for t in range(len(params))]
+        self._texts["metadata"] = {**self._texts["metadata"], **(metadata or {})}
+        check_manifest(self._manifest(tuple(self._frames), {}))
 
     def _write_image(self, image: UInt8 | Path, size: tuple[int, int], index: int) -> str:
         if isinstance(image, Path):

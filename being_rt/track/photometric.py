@@ -1,14 +1,14 @@
 """A track of landmarks refined by the pictures themselves: what a small avatar of the person shows, frame by frame.
 
-Landmarks say where lids and lips are to a few tenths of a pixel, and nothing of cheeks or collars. Pixels say more, once
-it is known what the person looks like. So a small rigid avatar is trained on the training frames, which takes as long as
-the landmarks did, and is then held fixed while every frame's pose, jaw, gaze, lids and leading expressions move until it
-looks like the frame: Gauss and Newton's method on two views of each frame, all frames in one banded system, with the
-landmark track and smooth motion as what is believed beforehand. Precedents: GaussianAvatars (Qian et al., CVPR 2024)
-refines its tracks while it trains, by gradient descent; second order, and a held appearance, are what is different here.
+Landmarks say where lids and lips are to some tenths of a pixel, and nothing of cheeks or collars. Pixels say more once
+it is known what the person looks like. So a small rigid avatar is trained on the training frames. Then it is held fixed
+while every frame's pose, jaw, gaze, lids and leading expressions move until it looks like the frame: Gauss and Newton's
+method on two views of each frame and on its landmarks, all frames in one banded system, with the landmark track and
+smooth motion as what is believed beforehand. GaussianAvatars (Qian et al., CVPR 2024) refines tracks while it trains, by
+gradient descent; second order, and an appearance that is held, are what is different here.
 
-Held-out frames are refined as all others are. Their pixels then have a say in their own motion, and in nothing else: the
-appearance never sees them.
+Held-out frames are refined as all others are. Their pixels then have a say in their own motion, and in nothing else:
+the appearance never sees them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,9 +43,9 @@ TRAINING_SHARE = 0.4  # of the work, for who watches it
 class PhotometricConfig:
     """Settings of :func:`refine`. Pixels are those of the reduced frames, unless said otherwise."""
 
-    gaussians: int = 3_600
+    gaussians: int = 5_000
     """Of the head; hair has a quarter as many on top, the mouth a sixth, the torso half."""
-    steps: int = 500
+    steps: int = 800
     """Of training the appearance, two frames each."""
     frames: int = 1_000
     """Training frames that the appearance learns from, at most, evenly spread."""
@@ -61,6 +61,8 @@ class PhotometricConfig:
     """Difference, in deviations, at which a pixel counts a quarter (Geman and McClure's function)."""
     busy: float = 4.0
     """Weight of pixels around mouth and eyes."""
+    landmarks: float = 0.1
+    """Share of the landmarks that count as independent: neighbours err together."""
     growth: float = 1.0
     """Pixels of the full frame by which a frame's landmarks may get worse; more, and its refinement is refused."""
     ramp: int = 4
@@ -109,16 +111,17 @@ class Refined:
         return before, after
 
     def figures(self) -> dict[str, str]:
-        """What to tell of it, by name."""
-        before, after = self.held_out_psnr()
+        """What to tell of it, by name; all names begin with "refined"."""
+        chosen = "held-out frames" if self.held_out.any() else "all frames"
         told = {
-            "refined by pictures": f"{100 * self.share:.0f} % of the frames",
-            "small avatar's face, held-out frames": f"{before:.2f} dB before, {after:.2f} dB after",
-            "head jitter, refined": "{:.2f} px before, {:.2f} px after".format(*self.head_jitter),
-            "body jitter, refined": "{:.3f} px before, {:.3f} px after".format(*self.body_jitter),
+            "refined by pictures": f"{100 * self.share:.1f} % of the frames",
+            "refined, the face in a small avatar": "{:.2f} dB, before {:.2f}, ".format(*self.held_out_psnr()[::-1])
+            + chosen,
+            "refined, head jitter": "{:.2f} px, before {:.2f}".format(*self.head_jitter[::-1]),
+            "refined, body jitter": "{:.2f} px, before {:.2f}".format(*self.body_jitter[::-1]),
         }
         if np.isfinite(self.landmarks).any():
-            told["landmarks, refined"] = "off by {:.2f} px before, {:.2f} px after".format(*self.landmark_error())
+            told["refined, landmarks"] = "off by {:.2f} px, before {:.2f}".format(*self.landmark_error()[::-1])
         return told
 
 
@@ -174,12 +177,14 @@ def refine(
     is_wanted("on")
     from being_rt.track.photometric_appearance import appearance
     from being_rt.track.photometric_frames import ReducedDataset, face_reduction
+    from being_rt.track.photometric_settle import settle
     from being_rt.train.distributed import chosen_device
 
     config = config or PhotometricConfig()
     tell = progress or (lambda share: None)
-    small = ReducedDataset.of(dataset, face_reduction(dataset, config.face))
     where = str(chosen_device(device))
+    settled = settle(dataset.params, dataset.rig, dataset.cameras[0], landmarks, config, where)
+    small = ReducedDataset.of(replace(dataset, params=settled), face_reduction(dataset, config.face))
     model = appearance(small, config, Path(work), where, lambda share: tell(TRAINING_SHARE * share))
     return refine_with(
         model, small, landmarks, config, where, lambda share: tell(TRAINING_SHARE + (1 - TRAINING_SHARE) * share)
@@ -198,14 +203,12 @@ def refine_with(
 
     Args:
         model: draws frames; :class:`being_rt.train.model.AvatarModel` does.
-        small: a :class:`being_rt.track.photometric_frames.ReducedDataset`.
+        small: a :class:`being_rt.track.photometric_frames.ReducedDataset` with a settled track.
     """
     from being_rt.track.photometric_search import search
-    from being_rt.train.tracks import steady
 
-    camera, rig = small.cameras[0], small.rig
-    given = steady(small.params, rig, camera)
-    found = search(model, small, given, config, device, progress)
+    camera, rig, given = small.cameras[0], small.rig, small.params
+    found = search(model, small, given, landmarks, config, device, progress)
     errors = np.full((2, len(given)), np.nan)
     if landmarks is not None:
         full = small.original.cameras[0]

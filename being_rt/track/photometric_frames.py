@@ -58,7 +58,7 @@ class ReducedDataset(Dataset):
 
 
 def smaller(camera: Camera, reduction: int) -> Camera:
-    """The camera whose pixels are blocks of ``reduction`` x ``reduction`` of another's; what is left over is cut off."""
+    """The camera whose pixels are blocks of ``reduction`` x ``reduction`` of another's; what is left is cut off."""
     intrinsics = camera.intrinsics.copy()
     intrinsics[:2] /= reduction
     width, height = camera.size

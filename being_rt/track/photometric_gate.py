@@ -43,26 +43,34 @@ def landmark_error(landmarks: Landmarks, rig: Rig, params: FlameParams, camera: 
     inner = embedding.found.copy()
     inner[list(OVAL)] = False
     ids = np.flatnonzero(inner)
-    corners = rig.faces[embedding.face[ids]]
+    in_view = facing(landmarks, rig, params, camera)[:, ids] > FACING
     turned = matrices(params.rotation) @ matrices(params.neck)
-    eye = np.linalg.inv(camera.world_to_camera.astype(np.float64))[:3, 3]
     result = np.full(len(params), np.nan)
     for start in range(0, len(params), _FRAMES):
         part = slice(start, start + _FRAMES)
-        vertices = skin(rig, params[part]).astype(np.float64)
-        triangles = vertices[:, corners]  # [t, L, 3, 3]
-        normal = np.cross(triangles[:, :, 1] - triangles[:, :, 0], triangles[:, :, 2] - triangles[:, :, 0])
-        points = embedding.points(vertices, rig.faces)[:, ids]
-        view = eye - points
-        cosine = np.sum(normal * view, -1) / np.maximum(
-            np.linalg.norm(normal, axis=-1) * np.linalg.norm(view, axis=-1), 1e-12
-        )
+        points = embedding.points(skin(rig, params[part]).astype(np.float64), rig.faces)[:, ids]
         points = points + landmarks.bias[ids].astype(np.float64) @ np.swapaxes(turned[part], -1, -2)
         squares = np.sum((project(points, camera)[0] - landmarks.pixels[part][:, ids, :2]) ** 2, -1)
-        counted = (cosine > FACING) & np.isfinite(squares)
+        counted = in_view[part] & np.isfinite(squares)
         total = np.where(counted, squares, 0).sum(1)
         result[part] = np.sqrt(total / np.maximum(counted.sum(1), 1))
     result[~landmarks.found] = np.nan
+    return result
+
+
+def facing(landmarks: Landmarks, rig: Rig, params: FlameParams, camera: Camera) -> Float64:
+    """Cosines [T, 478] between the mesh's surface at the landmarks and the direction to the camera."""
+    embedding = landmarks.embedding
+    corners = rig.faces[embedding.face]
+    eye = np.linalg.inv(camera.world_to_camera.astype(np.float64))[:3, 3]
+    result = np.zeros((len(params), len(corners)))
+    for start in range(0, len(params), _FRAMES):
+        part = slice(start, start + _FRAMES)
+        triangles = skin(rig, params[part]).astype(np.float64)[:, corners]  # [t, 478, 3, 3]
+        normal = np.cross(triangles[:, :, 1] - triangles[:, :, 0], triangles[:, :, 2] - triangles[:, :, 0])
+        view = eye - triangles.mean(2)
+        lengths = np.linalg.norm(normal, axis=-1) * np.linalg.norm(view, axis=-1)
+        result[part] = np.sum(normal * view, -1) / np.maximum(lengths, 1e-12)
     return result
 
 

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from being_rt.errors import InvalidParameterError
 from being_rt.flame.params import FlameParams
-from being_rt.flame.rig import Rig
 from being_rt.track.photometric import PhotometricConfig
 from being_rt.track.photometric_frames import ReducedDataset
+from being_rt.track.photometric_gate import Landmarks
+from being_rt.track.photometric_landmarks import LandmarkLooker
+from being_rt.track.photometric_parameters import POSE, Parameters
 from being_rt.track.photometric_solve import MotionPrior
 from being_rt.track.photometric_views import (
     Looker,
@@ -25,71 +27,17 @@ from being_rt.track.photometric_views import (
     packed_row,
     unpacked,
 )
-from being_rt.train.tracks import COLUMNS, second_differences
+from being_rt.train.tracks import second_differences
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
 
-class _Unit(NamedTuple):
-    """Standard deviations of a parameter's correction, and of its second difference between frames at 25 fps."""
-
-    correction: float
-    acceleration: float
-
-
-# Corrections: what landmarks leave open. Accelerations: of the translation, which carries the shoulders, what a sitting
-# person does; the head is free to nod by the neck. Metres, radians, and the parameters' own units.
-_UNITS = {
-    "rotation": _Unit(0.01, 0.01),
-    "neck": _Unit(0.01, 0.01),
-    "jaw": _Unit(0.03, 0.05),
-    "eyes": _Unit(0.05, 0.1),
-    "translation": _Unit(0.003, 0.0003),
-    "eyelids": _Unit(0.1, 0.3),
-    "expression": _Unit(0.5, 0.5),  # the first in parts of each coefficient's own deviation over the clip
-}
-_POSE = ("rotation", "neck", "translation")
-_INDICES = {"eyes": (0, 1, 3, 4)}  # eyes do not roll
-_FLOOR = 0.1  # of the coefficients' mean deviation, added to each one's own
-_STEP = 0.3  # of a correction's deviation, for differences
 _SAMPLE = 16  # frames that tell how large differences usually are
 _OVERLAP = 12  # frames of the next segment that are solved along
 _FIXED = 1e6  # closeness of frames that are solved already, in that of others
 _TOGETHER = {"cpu": 2, "cuda": 8}  # frames whose derivatives are drawn at once
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """P parameters of a frame that are refined, and what is believed of them."""
-
-    columns: Int64  # [P] of a packed row
-    names: tuple[str, ...]  # [P] fields that they belong to
-    correction: Float64  # [P]
-    acceleration: Float64  # [P]
-
-    @classmethod
-    def of(cls, rig: Rig, params: FlameParams, expressions: int) -> Parameters:
-        """Pose, jaw, gaze, lids, and the ``expressions`` coefficients that move this face most in this motion."""
-        used = params.expression.astype(np.float64).std(0)
-        reach = np.sqrt((rig.expression_basis.astype(np.float64) ** 2).sum((0, 1)))
-        chosen = np.sort(np.argsort(-used * reach, kind="stable")[:expressions])
-        columns, names, correction, acceleration = [], [], [], []
-        for name, unit in _UNITS.items():
-            part = COLUMNS[name]
-            own = chosen.tolist() if name == "expression" else _INDICES.get(name, range(part.stop - part.start))
-            for index in own:
-                columns.append(part.start + index)
-                names.append(name)
-                spread = used[index] + _FLOOR * used.mean() + 1e-3 if name == "expression" else 1.0
-                correction.append(unit.correction * spread)
-                acceleration.append(unit.acceleration)
-        return cls(np.array(columns), tuple(names), np.array(correction), np.array(acceleration))
-
-    def chosen(self, *fields: str) -> Int64:
-        """Which of the P belong to fields."""
-        return np.flatnonzero(np.isin(self.names, fields))
 
 
 class Comparison(NamedTuple):
@@ -116,6 +64,7 @@ def search(
     model: Renderable,
     dataset: ReducedDataset,
     given: FlameParams,
+    landmarks: Landmarks | None,
     config: PhotometricConfig,
     device: str,
     progress: Callable[[float], None],
@@ -125,7 +74,7 @@ def search(
     Raises:
         InvalidParameterError: it shows none.
     """
-    run = _Search(model, dataset, given, config, device)
+    run = _Search(model, dataset, given, landmarks, config, device)
     total = (config.iterations + 2) * len(run.times)
     done = 0
 
@@ -154,7 +103,13 @@ class _Search:
     """The work of :func:`search`."""
 
     def __init__(
-        self, model: Renderable, dataset: ReducedDataset, given: FlameParams, config: PhotometricConfig, device: str
+        self,
+        model: Renderable,
+        dataset: ReducedDataset,
+        given: FlameParams,
+        landmarks: Landmarks | None,
+        config: PhotometricConfig,
+        device: str,
     ) -> None:
         self.dataset, self.config = dataset, config
         own = np.flatnonzero(dataset.camera_index == 0)
@@ -166,7 +121,20 @@ class _Search:
         self.parameters = Parameters.of(dataset.rig, given, config.expressions)
         self.window = face_window(dataset, given)
         self.together = _TOGETHER[device.partition(":")[0]]
-        self.looker = Looker(model, dataset, self.parameters.columns, _STEP * self.parameters.correction, device)
+        self.looker = Looker(model, dataset, self.parameters.columns, self.parameters.steps, device)
+        self.landmarks = None
+        if landmarks is not None:
+            assert dataset.original is not None
+            self.landmarks = LandmarkLooker(
+                landmarks,
+                dataset.rig,
+                dataset.original.cameras[0],
+                self.given,
+                self.parameters.columns,
+                self.parameters.steps,
+                config.landmarks,
+                device,
+            )
         self.acceleration = second_differences(given, self.times)
         self.scales = self._usual_differences()
 
@@ -183,11 +151,9 @@ class _Search:
         closeness[: start - before] *= _FIXED
         bends = self.acceleration[before : max(before, after - 2)]
         prior = MotionPrior(given, closeness, own.acceleration**-2.0, bends)
-        lids = own.chosen("eyelids")
         for _ in range(self.config.iterations):
             hessian, gradient = self._equations(views, rows, times, x, advance)
-            x = x + prior.step(x, hessian, gradient)
-            x[:, lids] = np.clip(x[:, lids], np.minimum(0, given[:, lids]), np.maximum(1, given[:, lids]))
+            x = own.limited(x + prior.step(x, hessian, gradient), given)
         solved = slice(start - before, end - before)
         rows[np.ix_(times[solved], own.columns)] = x[solved]
 
@@ -198,17 +164,18 @@ class _Search:
             views = self._views(segment)
             for part in chunks(len(self.times[segment]), 8 * self.together):
                 times = self.times[segment][part]
-                cost, errors, weights = np.zeros(len(times)), [], []
-                for view, scale in zip(views, self.scales, strict=True):
+                cost = np.zeros(len(times))
+                errors, weights = np.zeros((2, 2, len(times)))
+                for i, (view, scale) in enumerate(zip(views, self.scales, strict=True)):
                     look = self.looker.look(view, np.arange(part.start, part.stop), rows[times], False)
                     squares = look.residual.square()
                     limit = (self.config.outlier * scale) ** 2
                     robust = squares / (1 + squares / limit) / scale**2
                     cost += (look.weight * robust).sum(1).double().cpu().numpy()
-                    errors.append((look.weight * squares).sum(1).double().cpu().numpy())
-                    weights.append(look.weight.sum(1).double().cpu().numpy())
+                    errors[i] = (look.weight * squares).sum(1).double().cpu().numpy()
+                    weights[i] = look.weight.sum(1).double().cpu().numpy()
                 result[0, times] = cost
-                result[1, times] = _decibels(sum(errors), sum(weights))
+                result[1, times] = _decibels(errors.sum(0), weights.sum(0))
                 result[2, times] = _decibels(errors[1], weights[1])
                 advance(len(times))
         return Comparison(*result)
@@ -225,14 +192,15 @@ class _Search:
             motion[:, self.parameters.columns] = x[part]
             for view, scale in zip(views, self.scales, strict=True):
                 look = self.looker.look(view, index, motion, True)
-                assert look.change is not None
                 limit = (self.config.outlier * scale) ** 2
-                weight = look.weight * (1 + look.residual.square() / limit) ** -2 / (scale**2 * self.config.area)
-                weighted = look.change * weight[:, None]
-                own = weighted @ look.change.transpose(1, 2)
-                hessian[np.ix_(index, view.columns, view.columns)] += own.double().cpu().numpy()
-                pull = (weighted @ look.residual[..., None])[..., 0]
-                gradient[np.ix_(index, view.columns)] += pull.double().cpu().numpy()
+                robust = (1 + look.residual.square() / limit) ** -2 / (scale**2 * self.config.area)
+                own, pull = look._replace(weight=look.weight * robust).equations()
+                hessian[np.ix_(index, view.columns, view.columns)] += own
+                gradient[np.ix_(index, view.columns)] += pull
+            if self.landmarks is not None:
+                own, pull = self.landmarks.look(times[part], motion).equations()
+                hessian[part] += own
+                gradient[part] += pull
             advance(len(index))
         return hessian, gradient
 
@@ -251,7 +219,7 @@ class _Search:
         own = self.parameters
         return make_views(
             self.dataset, self.times[part], self.frames[part], self.params, self.window,
-            own.chosen(*_POSE), len(own.columns), self.config.busy,
+            own.chosen(*POSE), len(own.columns), self.config.busy,
         )  # fmt: skip
 
 

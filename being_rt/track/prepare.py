@@ -1,8 +1,9 @@
-"""A video becomes a data set: observe, fit, separate person from room, write. Stages are kept and not done again."""
+"""A video becomes a data set: observe, fit, separate person from room, refine, write. Stages are not done again."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ from being_rt.track.fit_config import FitConfig
 from being_rt.track.fit_file import load_fit, save_fit
 from being_rt.track.observations import Observations
 from being_rt.track.observe import observe
+from being_rt.track.photometric import PhotometricConfig, Refine, Refined, is_wanted
+from being_rt.track.photometric import refine as refine_track
+from being_rt.track.photometric_file import load_refined, save_refined
+from being_rt.track.photometric_gate import Landmarks
 from being_rt.track.placement import centred
 from being_rt.track.plate import Plate, background_plate
 from being_rt.track.source import VideoSource
@@ -35,6 +40,7 @@ Progress = Callable[[str, float], None]  # what is being done, and the share of 
 REAL_FACES = FitConfig(outlier=0.2, shape=0.4)
 
 VERSION = 2  # of what the stages do: a new one does them all again
+REFINED_VERSION = 1  # of what refining does
 PLATE_FRAMES = 60  # that the empty scene is found from
 KEY = "key"  # of a data set's metadata: what it was made from
 LEAST_SHARE = 0.5  # of the frames that must be tracked
@@ -52,6 +58,11 @@ class Prepared:
     known: float  # share of the picture whose background some frame shows
     warnings: tuple[str, ...]
 
+    @property
+    def refinement(self) -> dict[str, str]:
+        """What refining the track by pictures did, by name; empty where it was not."""
+        return {name: told for name, told in self.dataset.metadata.items() if name.startswith("refined")}
+
 
 def prepare(
     video: str | os.PathLike[str],
@@ -66,6 +77,9 @@ def prepare(
     image_suffix: str = ".jpg",
     replace: bool = False,
     config: FitConfig | None = None,
+    refine: Refine = "auto",
+    photometric: PhotometricConfig | None = None,
+    device: str = "auto",
     threads: int = 2,
     progress: Progress | None = None,
 ) -> Prepared:
@@ -82,6 +96,10 @@ def prepare(
         image_suffix: of frames: .png, or .jpg (quality 95) for a fifth of the size.
         replace: whether a data set of that name, made from something else, is replaced.
         config: of the fit; None: :data:`REAL_FACES`.
+        refine: whether pictures refine what landmarks found (:mod:`being_rt.track.photometric`), held-out frames
+            included. auto: where PyTorch is installed.
+        photometric: how; None: the defaults.
+        device: of refining: "auto", "cpu", "cuda" or "cuda:N".
         threads: for networks and filters.
         progress: hears what is done.
 
@@ -89,6 +107,7 @@ def prepare(
         TrackError: the video cannot be read, or shows no face that can be followed; ``work`` cannot be made.
         DatasetError: ``out`` is there already, or cannot be written.
         InvalidParameterError: a share or a suffix that cannot be.
+        MissingDependencyError: ``refine`` is on and PyTorch is not installed.
 
     Example::
 
@@ -99,6 +118,7 @@ def prepare(
         raise InvalidParameterError(f"held_out must be a share 0..0.9, got {held_out}")
     tell = progress or (lambda stage, share: None)
     config = config or REAL_FACES
+    how = (photometric or PhotometricConfig()) if is_wanted(refine) else None
     stages = Stages(work)
     source_key = key_of(VERSION, content_key(video))
     seen = stages.result(
@@ -130,14 +150,38 @@ def prepare(
     pictures = [picture for _, picture in _frames(video, chosen)]
     motion = camera_motion(pictures, [seen.masks[i] for i in chosen])
     plate = background_plate(pictures, [seen.masks[i] for i in chosen]) if motion.is_static else None
-    key = key_of(fit_key, held_out, image_suffix, name, licence, consent)
+    refined_key = key_of(fit_key, held_out, image_suffix, REFINED_VERSION, asdict(how)) if how is not None else ""
+    key = key_of(fit_key, held_out, image_suffix, name, licence, consent, refined_key)
+
+    def refined(written: Dataset) -> Refined | None:
+        """The better track of the frames as they were written, if one is wanted."""
+        if how is None:
+            return None
+        seen_there = Landmarks(
+            seen.landmarks[tracked, :, :2], seen.found[tracked], landmark_embedding(model), found.bias
+        )
+        folder = stages.folder / f"appearance-{refined_key}"
+        result = stages.result(
+            "refined", refined_key, ".npz", load_refined,
+            lambda path: save_refined(
+                refine_track(
+                    written, seen_there, how, work=folder, device=device, progress=lambda share: tell("refining", share)
+                ),
+                path,
+            ),
+        )  # fmt: skip
+        shutil.rmtree(folder, ignore_errors=True)
+        return result
+
     dataset = _written(
         video, Path(out), key, model, seen, found, tracked, plate,
-        held_out=held_out, suffix=image_suffix, replace=replace, threads=threads, tell=tell,
+        held_out=held_out, suffix=image_suffix, replace=replace, threads=threads, tell=tell, refined=refined,
         texts={"name": name or Path(video).stem, "licence": licence, "consent": consent},
     )  # fmt: skip
     known = float(plate.known.mean()) if plate is not None else 0.0
     warnings = (*seen.warnings, *found.warnings, *([] if motion.is_static else [motion.words]))
+    if how is None and refine == "auto":
+        warnings = (*warnings, "the track is that of landmarks alone; with PyTorch installed, pictures would refine it")
     return Prepared(dataset, seen, found, motion, tuple(tracked.tolist()), known, warnings)
 
 
@@ -169,6 +213,7 @@ def _written(
     replace: bool,
     threads: int,
     tell: Progress,
+    refined: Callable[[Dataset], Refined | None],
     texts: dict[str, Any],
 ) -> Dataset:
     """The data set: what is there already, if it was made from the same, or a new one."""
@@ -195,6 +240,9 @@ def _written(
         for number, (index, alpha) in enumerate(zip(tracked.tolist(), alphas, strict=True)):
             writer.add(kept.pop(0), alpha, params[index], split="train" if number < train else "test")
             tell("separating", (number + 1) / len(tracked))
+        better = refined(writer.preview())
+        if better is not None:
+            writer.retrack(better.params, better.figures())
     return Dataset.load(out)
 
 

@@ -73,6 +73,7 @@ class TrackReport:
             ["camera", made.motion.words],
             ["background seen", f"{100 * made.known:.0f} %"],
         ]  # fmt: skip
+        rows += [[name, told] for name, told in made.refinement.items()]
         rows += [[name, f"{seconds:.1f} s"] for name, seconds in self.times.items()]
         return table([], rows)
 
