@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from being_rt.errors import DatasetError, TrackError
 from being_rt.flame.skinning import skin
 from being_rt.track import prepare as module
 from being_rt.track.observations import Observations
+from being_rt.track.photometric import Refined
+from being_rt.track.photometric_gate import Landmarks, landmark_error
 from being_rt.track.prepare import prepare
 from being_rt.video import VideoWriter
 from bench.tracking_scenes import Scene, scene
@@ -69,6 +72,7 @@ def looked(filmed: Scene, masks: NDArray[np.uint8], monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(module, "observe", observe)
     monkeypatch.setattr(module, "landmark_embedding", lambda model: filmed.embedding)
+    monkeypatch.setattr(module, "is_wanted", lambda refine: refine == "on")  # as if there were no PyTorch
     return asked
 
 
@@ -127,6 +131,43 @@ def test_what_was_done_is_not_done_again(
     with pytest.raises(DatasetError, match="exists"):
         again(held_out=0.5)
     assert len(again(held_out=0.5, replace=True).dataset.split("test")) == FRAMES // 2
+
+
+def test_what_pictures_refined_is_written_and_kept(
+    video: Path, looked: list[str], filmed: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def again(**changes: Any) -> Any:
+        return prepare(video, tmp_path / "head", filmed.model, work=tmp_path / "work", **changes)
+
+    def refine(dataset: Dataset, landmarks: Landmarks, *_: Any, work: Path, progress: Any, **__: Any) -> Refined:
+        asked.append(dataset.count)
+        work.mkdir()
+        progress(1.0)
+        error = landmark_error(landmarks, dataset.rig, dataset.params, dataset.cameras[0])
+        assert np.median(error) < 0.5
+        assert dataset.image(0).shape == (SIZE[1], SIZE[0], 3)
+        assert len(dataset.split("train")) == 24
+        two = np.zeros((2, FRAMES), np.float32)
+        opened = dataset.params.replace(jaw=dataset.params.jaw + np.float32(0.01))
+        return Refined(opened, np.ones(FRAMES, bool), np.zeros(FRAMES, bool), two, two, two, (2.0, 1.0), (0.5, 0.25))
+
+    asked: list[int] = []
+    monkeypatch.setattr(module, "refine_track", refine)
+    plain = again(held_out=0.2)
+    assert any("landmarks alone" in warning for warning in plain.warnings)
+    assert plain.refinement == {}
+    assert not any("landmarks alone" in warning for warning in again(held_out=0.2, refine="off").warnings)
+    with pytest.raises(DatasetError, match="exists"):
+        again(held_out=0.2, refine="on")
+    heard: list[str] = []
+    made = again(held_out=0.2, refine="on", replace=True, progress=lambda stage, share: heard.append(stage))
+    assert "refining" in heard
+    np.testing.assert_allclose(made.dataset.params.jaw, plain.dataset.params.jaw + 0.01, atol=1e-6)
+    assert made.refinement["refined, body jitter"] == "0.25 px, before 0.50"
+    assert [path.name for path in (tmp_path / "work").iterdir() if path.is_dir()] == []
+    shutil.rmtree(tmp_path / "head")  # the data set is gone, the stage is not
+    assert again(held_out=0.2, refine="on").dataset.params == made.dataset.params
+    assert asked == [FRAMES]
 
 
 def test_a_face_that_cannot_be_followed_is_refused(

@@ -4,8 +4,8 @@ Landmarks say where lids and lips are to some tenths of a pixel, and nothing of 
 it is known what the person looks like. So a small rigid avatar is trained on the training frames. Then it is held fixed
 while every frame's pose, jaw, gaze, lids and leading expressions move until it looks like the frame: Gauss and Newton's
 method on two views of each frame and on its landmarks, all frames in one banded system, with the landmark track and
-smooth motion as what is believed beforehand. GaussianAvatars (Qian et al., CVPR 2024) refines tracks while it trains, by
-gradient descent; second order, and an appearance that is held, are what is different here.
+smooth motion as what is believed beforehand. GaussianAvatars (Qian et al., CVPR 2024) refines tracks while it trains,
+by gradient descent; second order, and an appearance that is held, are what is different here.
 
 Held-out frames are refined as all others are. Their pixels then have a say in their own motion, and in nothing else:
 the appearance never sees them.
@@ -53,8 +53,8 @@ class PhotometricConfig:
     """Longer side of the face's box: frames are reduced until it is about that."""
     expressions: int = 20
     """Coefficients that are refined: those that move this face most in this clip."""
-    iterations: int = 2
-    """Of Gauss and Newton's method; each draws every frame some fifty times."""
+    iterations: int = 1
+    """Of Gauss and Newton's method; each draws every frame some fifty times, and the first does most of it."""
     area: float = 400.0
     """Pixels whose differences count as one: neighbours err together."""
     outlier: float = 3.0
