@@ -31,7 +31,7 @@ class Landmarks:
     pixels: Float32  # [T, 478, 2] of the full frame
     found: Bool  # [T]
     embedding: Embedding
-    bias: Float32  # [478, 3] metres in the head's frame; of a :class:`being_rt.track.fit.Fit`
+    bias: Float32  # [478, 3] metres, added to the mesh at rest; of a :class:`being_rt.track.fit.Fit`
 
 
 def landmark_error(landmarks: Landmarks, rig: Rig, params: FlameParams, camera: Camera) -> Float64:
@@ -44,18 +44,35 @@ def landmark_error(landmarks: Landmarks, rig: Rig, params: FlameParams, camera: 
     inner[list(OVAL)] = False
     ids = np.flatnonzero(inner)
     in_view = facing(landmarks, rig, params, camera)[:, ids] > FACING
-    turned = matrices(params.rotation) @ matrices(params.neck)
+    follows = followed(landmarks, rig)[ids]
     result = np.full(len(params), np.nan)
     for start in range(0, len(params), _FRAMES):
         part = slice(start, start + _FRAMES)
         points = embedding.points(skin(rig, params[part]).astype(np.float64), rig.faces)[:, ids]
-        points = points + landmarks.bias[ids].astype(np.float64) @ np.swapaxes(turned[part], -1, -2)
+        turned = np.einsum("lj,tjab->tlab", follows, _joint_rotations(params[part]))
+        points = points + np.einsum("tlab,lb->tla", turned, landmarks.bias[ids])
         squares = np.sum((project(points, camera)[0] - landmarks.pixels[part][:, ids, :2]) ** 2, -1)
         counted = in_view[part] & np.isfinite(squares)
         total = np.where(counted, squares, 0).sum(1)
         result[part] = np.sqrt(total / np.maximum(counted.sum(1), 1))
     result[~landmarks.found] = np.nan
     return result
+
+
+def followed(landmarks: Landmarks, rig: Rig) -> Float64:
+    """How much each landmark follows the joints [478, 5]."""
+    embedding = landmarks.embedding
+    weights = rig.skinning_weights.astype(np.float64)[rig.faces[embedding.face]]
+    return np.asarray(np.einsum("lc,lcj->lj", embedding.barycentric, weights))
+
+
+def _joint_rotations(params: FlameParams) -> Float64:
+    """Rotations [T, 5, 3, 3] of global, neck, jaw, left and right eye joint."""
+    base = matrices(params.rotation)
+    neck = base @ matrices(params.neck)
+    eyes = params.eyes.reshape(-1, 2, 3)
+    moving = (params.jaw, eyes[:, 0], eyes[:, 1])
+    return np.stack([base, neck, *(neck @ matrices(each) for each in moving)], 1)
 
 
 def facing(landmarks: Landmarks, rig: Rig, params: FlameParams, camera: Camera) -> Float64:

@@ -13,14 +13,12 @@ from being_rt.ops.skinning import RigTensors, skin
 from being_rt.track.fit_config import FitConfig
 from being_rt.track.fit_landmarks import chosen_landmarks
 from being_rt.track.fit_residuals import observed_landmarks
-from being_rt.track.photometric_gate import FACING, Landmarks, facing
+from being_rt.track.photometric_gate import FACING, Landmarks, facing, followed
 from being_rt.track.photometric_views import Look, unpacked
 from being_rt.train.tracks import COLUMNS
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
-
-NECK = 1  # the joint that the head follows
 
 
 class LandmarkLooker:
@@ -52,7 +50,7 @@ class LandmarkLooker:
         ids = chosen_landmarks(
             embedding.points(rig.template.astype(np.float64), rig.faces), embedding.found, config.skin
         )
-        seen = observed_landmarks(landmarks.pixels, landmarks.found, ids, config)
+        seen = observed_landmarks(landmarks.pixels, landmarks.found, ids, embedding.spread, config)
         self.columns, self.steps, self.outlier = columns, steps, config.outlier * seen.unit
         in_view = facing(landmarks, rig, unpacked(given, 25.0), camera)[:, ids] > FACING
         weight = seen.weight * in_view * ~seen.contour
@@ -65,6 +63,7 @@ class LandmarkLooker:
         self._corners = torch.tensor(rig.faces[embedding.face[ids]], dtype=torch.int64, device=self.device)
         self._mix = torch.tensor(embedding.barycentric[ids], dtype=torch.float32, device=self.device)
         self._bias = torch.tensor(landmarks.bias[ids], dtype=torch.float32, device=self.device)
+        self._follows = torch.tensor(followed(landmarks, rig)[ids], dtype=torch.float32, device=self.device)
         pose = camera.world_to_camera.astype(np.float32)
         self._turn = torch.tensor(pose[:3, :3], device=self.device)
         self._shift = torch.tensor(pose[:3, 3], device=self.device)
@@ -97,8 +96,8 @@ class LandmarkLooker:
         joints = field("rotation", "neck", "jaw", "eyes").unflatten(1, (5, 3))
         skinned = skin(self._rig, field("expression"), joints, field("eyelids"), field("translation"))
         points = (skinned.vertices[:, self._corners] * self._mix[..., None]).sum(2)
-        turned = skinned.transforms[:, NECK, :, :3]
-        points = points + self._bias @ turned.transpose(1, 2)
+        turned = torch.einsum("lj,bjrc->blrc", self._follows, skinned.transforms[..., :3])
+        points = points + (turned @ self._bias[..., None])[..., 0]
         seen = points @ self._turn.T + self._shift
         plane = seen[..., :2] / seen[..., 2:].clamp(min=1e-3)
         return plane @ self._intrinsics[:2, :2].T + self._intrinsics[:2, 2]
