@@ -439,6 +439,8 @@ def _print_prepared(made: PreparedJob) -> int:
         f"{made.dataset.resolve()}: {made.frames} of {quality.frames} frames, landmarks off by {quality.error:.2f} % "
         f"of the distance between the eyes; report: {made.report}"
     )
+    for name, told in made.refinement.items():
+        print(f"{name}: {told}")
     for line in made.advice:
         print(f"note: {line}")
     _print_check(made.check)

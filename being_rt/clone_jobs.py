@@ -47,6 +47,7 @@ class PreparedJob:
     advice: tuple[str, ...]  # what to film again, in words
     check: CheckReport
     times: dict[str, float]  # seconds by stage, of this run
+    refinement: dict[str, str] = field(default_factory=dict)  # what refining the track by pictures did, by name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +132,7 @@ class Prepare:
             advice=(*advice(quality, static=made.motion.is_static, known=made.known), *made.warnings),
             check=check_dataset(out),
             times=times,
+            refinement=made.refinement,
         )
 
     @property

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from track_scenes import made_up_embedding, scene
 from train_scenes import head_rig
 
 from being_rt.avatar.avatar import Camera
@@ -32,8 +31,10 @@ from being_rt.track.photometric_settle import settle
 from being_rt.track.photometric_solve import MotionPrior
 from being_rt.train.config import ModelConfig
 from being_rt.train.frames import Frames
+from being_rt.train.initialise import new_model
 from being_rt.train.model import AvatarModel
 from being_rt.train.tracks import steady
+from bench.tracking_scenes import made_up_embedding, scene
 
 FRAMES, SIZE = 10, (60, 68)
 FAST = PhotometricConfig(
@@ -74,7 +75,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Teacher:
         head_gaussians=900, hair_gaussians=50, mouth_gaussians=50, torso_gaussians=0, network="none",
         initial_opacity=0.9,
     )  # fmt: skip
-    model = AvatarModel.create(config, Dataset.load(folder / "blank"), "cpu", seed=1)
+    model = new_model(config, Dataset.load(folder / "blank"), "cpu", seed=1)
     with torch.no_grad():  # a tattooed person: something to see everywhere
         random = torch.Generator().manual_seed(4)
         colour = model.tensors["head.colour"]
