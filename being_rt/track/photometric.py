@@ -29,6 +29,7 @@ from being_rt.flame.params import FlameParams
 from being_rt.track.photometric_gate import Landmarks, blended, jitter, landmark_error
 
 if TYPE_CHECKING:
+    from being_rt.track.photometric_frames import ReducedDataset
     from being_rt.track.photometric_views import Renderable
 
 Float32 = NDArray[np.float32]
@@ -186,14 +187,26 @@ def refine(
     settled = settle(dataset.params, dataset.rig, dataset.cameras[0], landmarks, config, where)
     small = ReducedDataset.of(replace(dataset, params=settled), face_reduction(dataset, config.face))
     model = appearance(small, config, Path(work), where, lambda share: tell(TRAINING_SHARE * share))
-    return refine_with(
+    refined = refine_with(
         model, small, landmarks, config, where, lambda share: tell(TRAINING_SHARE + (1 - TRAINING_SHARE) * share)
+    )
+    # What is told of the track before is of the track that was given.
+    camera = dataset.cameras[0]
+    head, body = jitter(dataset.params, dataset.rig, camera)
+    errors = refined.landmarks.copy()
+    if landmarks is not None:
+        errors[0] = landmark_error(landmarks, dataset.rig, dataset.params, camera)
+    return replace(
+        refined,
+        landmarks=errors,
+        head_jitter=(head, refined.head_jitter[1]),
+        body_jitter=(body, refined.body_jitter[1]),
     )
 
 
 def refine_with(
     model: Renderable,
-    small: Any,
+    small: ReducedDataset,
     landmarks: Landmarks | None,
     config: PhotometricConfig,
     device: str,
@@ -203,19 +216,18 @@ def refine_with(
 
     Args:
         model: draws frames; :class:`being_rt.train.model.AvatarModel` does.
-        small: a :class:`being_rt.track.photometric_frames.ReducedDataset` with a settled track.
+        small: the frames, reduced, with a settled track.
     """
     from being_rt.track.photometric_search import search
 
     camera, rig, given = small.cameras[0], small.rig, small.params
     found = search(model, small, given, landmarks, config, device, progress)
     errors = np.full((2, len(given)), np.nan)
+    candidate = errors[0]
+    full = (small.original or small).cameras[0]
     if landmarks is not None:
-        full = small.original.cameras[0]
         errors[0] = landmark_error(landmarks, rig, given, full)
         candidate = landmark_error(landmarks, rig, found.params, full)
-    else:
-        candidate = errors[0]
     with np.errstate(invalid="ignore"):
         worse = candidate > errors[0] + config.growth
     accepted = found.compared & (found.cost[1] < found.cost[0]) & ~worse

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from being_rt.errors import CheckpointError
 from being_rt.track.photometric import PhotometricConfig
 from being_rt.track.photometric_frames import ReducedDataset
 from being_rt.train.config import ModelConfig, TrainConfig
@@ -15,7 +17,7 @@ from being_rt.train.distributed import Group
 from being_rt.train.model import AvatarModel
 from being_rt.train.presets import preset
 from being_rt.train.progress import Observer, Status
-from being_rt.train.trainer import train
+from being_rt.train.trainer import TrainResult, train
 
 WINDOW = 144  # px; of the whole frame, a window sees the face
 
@@ -34,14 +36,22 @@ def appearance(
 
     Raises as :func:`being_rt.train.trainer.train`, and ``KeyboardInterrupt`` where that was interrupted.
     """
-    result = train(
-        dataset,
-        training(config, dataset.size),
-        folder,
-        resume=True,
-        group=Group(torch.device(device)),
-        observers=(_Share(progress),) if progress is not None else (),
-    )
+
+    def run(resume: bool) -> TrainResult:
+        return train(
+            dataset,
+            training(config, dataset.size),
+            folder,
+            resume=resume,
+            group=Group(torch.device(device)),
+            observers=(_Share(progress),) if progress is not None else (),
+        )
+
+    try:
+        result = run(resume=True)
+    except CheckpointError:  # of another track or device, or damaged; it costs a minute or two
+        shutil.rmtree(folder, ignore_errors=True)
+        result = run(resume=False)
     if not result.complete:
         raise KeyboardInterrupt
     return result.model
