@@ -56,7 +56,7 @@ class PhotometricConfig:
     """Coefficients that are refined: those that move this face most in this clip."""
     iterations: int = 1
     """Of Gauss and Newton's method; each draws every frame some fifty times, and the first does most of it."""
-    area: float = 400.0
+    area: float = 100.0
     """Pixels whose differences count as one: neighbours err together."""
     outlier: float = 3.0
     """Difference, in deviations, at which a pixel counts a quarter (Geman and McClure's function)."""

@@ -17,28 +17,29 @@ Int64 = NDArray[np.int64]
 
 
 class _Unit(NamedTuple):
-    """Standard deviations of a parameter's correction, and of its second difference between frames at 25 fps."""
+    """Standard deviations of a parameter's correction, and of its second difference between frames at 25 fps; and by
+    how much it is varied to see what it does."""
 
     correction: float
     acceleration: float
+    step: float
 
 
-# Corrections: what landmarks leave open. Accelerations: of the translation, which carries the shoulders, less than a
-# sitting person does, so that what the head does is explained by its neck where it can be. Metres, radians, and the
-# parameters' own units.
+# Corrections: what landmarks leave open; of the pose, how shoulders may lie to a head that stays. Accelerations: of the
+# translation, which carries the shoulders, less than a sitting person does, so that what the head does is explained by
+# its neck where it can be. Steps: some tenths of a pixel. Metres, radians, and the parameters' own units.
 _UNITS = {
-    "rotation": _Unit(0.01, 0.01),
-    "neck": _Unit(0.01, 0.01),
-    "jaw": _Unit(0.03, 0.05),
-    "eyes": _Unit(0.05, 0.1),
-    "translation": _Unit(0.003, 0.0001),
-    "eyelids": _Unit(0.1, 0.3),
-    "expression": _Unit(0.5, 0.5),  # the first in parts of each coefficient's own deviation over the clip
+    "rotation": _Unit(0.03, 0.01, 0.003),
+    "neck": _Unit(0.03, 0.01, 0.003),
+    "jaw": _Unit(0.03, 0.05, 0.01),
+    "eyes": _Unit(0.05, 0.1, 0.015),
+    "translation": _Unit(0.01, 0.0001, 0.001),
+    "eyelids": _Unit(0.1, 0.3, 0.03),
+    "expression": _Unit(0.5, 0.5, 0.15),  # first and last in parts of each coefficient's own deviation over the clip
 }
 POSE = ("rotation", "neck", "translation")
 _INDICES = {"eyes": (0, 1, 3, 4)}  # eyes do not roll
 _FLOOR = 0.1  # of the coefficients' mean deviation, added to each one's own
-_STEP = 0.3  # of a correction's deviation
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Parameters:
     names: tuple[str, ...]  # [P] fields that they belong to
     correction: Float64  # [P]
     acceleration: Float64  # [P]
+    steps: Float64  # [P]
 
     @classmethod
     def of(cls, rig: Rig, params: FlameParams, expressions: int) -> Parameters:
@@ -62,7 +64,7 @@ class Parameters:
         used = params.expression.astype(np.float64).std(0)
         reach = np.sqrt((rig.expression_basis.astype(np.float64) ** 2).sum((0, 1)))
         chosen = np.sort(np.argsort(-used * reach, kind="stable")[:expressions])
-        columns, names, correction, acceleration = [], [], [], []
+        columns, names, units = [], [], []
         for name, unit in _UNITS.items():
             part = COLUMNS[name]
             own = chosen.tolist() if name == "expression" else _INDICES.get(name, range(part.stop - part.start))
@@ -70,14 +72,8 @@ class Parameters:
                 columns.append(part.start + index)
                 names.append(name)
                 spread = used[index] + _FLOOR * used.mean() + 1e-3 if name == "expression" else 1.0
-                correction.append(unit.correction * spread)
-                acceleration.append(unit.acceleration)
-        return cls(np.array(columns), tuple(names), np.array(correction), np.array(acceleration))
-
-    @property
-    def steps(self) -> Float64:
-        """By how much each [P] is varied to see what it does."""
-        return _STEP * self.correction
+                units.append((unit.correction * spread, unit.acceleration, unit.step * spread))
+        return cls(np.array(columns), tuple(names), *np.array(units).T)
 
     def chosen(self, *fields: str) -> Int64:
         """Which of the P belong to fields."""

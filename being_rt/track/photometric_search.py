@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -205,14 +206,14 @@ class _Search:
         return hessian, gradient
 
     def _usual_differences(self) -> tuple[float, float]:
-        """The deviation of a pixel in each view, from the median difference in frames all over the clip."""
+        """Root mean square differences of a pixel in each view, of frames all over the clip."""
         chosen = np.unique(np.linspace(0, len(self.times) - 1, _SAMPLE).round().astype(np.int64))
         views = self._views(chosen)
         result = []
         for view in views:
             look = self.looker.look(view, np.arange(len(chosen)), self.given[self.times[chosen]], False)
-            seen = look.residual[look.weight > 0].abs()
-            result.append(max(1.4826 * float(seen.median()) if len(seen) else 1.0, 1 / 255))
+            squares = (look.weight * look.residual.square()).sum() / look.weight.sum().clamp(min=1e-6)
+            result.append(max(math.sqrt(float(squares)), 1 / 255))
         return result[0], result[1]
 
     def _views(self, part: slice | Int64) -> tuple[View, View]:
