@@ -149,21 +149,21 @@ def test_frames_that_look_worse_keep_their_track(teacher: Teacher, monkeypatch: 
 
     found = photometric_search.search
 
-    def spoilt(*arguments: Any) -> Any:
+    def spoil(*arguments: Any) -> Any:
         result = found(*arguments)
         params = result.params
-        jaw = params.jaw.copy()
-        jaw[4:6, 0] += 0.4
-        cost = result.compare(params.replace(jaw=jaw)).cost
-        return replace(result, params=params.replace(jaw=jaw), cost=np.stack([result.cost[0], cost]))
+        turned = params.rotation.copy()
+        turned[4:6, 1] += 0.3
+        spoilt = params.replace(rotation=turned)
+        return replace(result, params=spoilt, cost=np.stack([result.cost[0], result.compare(spoilt).cost]))
 
-    monkeypatch.setattr(photometric_search, "search", spoilt)
+    monkeypatch.setattr(photometric_search, "search", spoil)
     result = refined_by(teacher, replace(FAST, ramp=1))
     assert np.flatnonzero(~result.accepted).tolist() == [4, 5]
     given = steady(teacher.dataset.params, teacher.dataset.rig, camera())
     for t in (4, 5):
         assert result.params[t] == given[t]
-    assert np.abs(result.params.jaw - given.jaw).max() < 0.1
+    assert np.abs(result.params.rotation - given.rotation).max() < 0.1
 
 
 def test_frames_whose_landmarks_get_worse_keep_their_track(teacher: Teacher) -> None:

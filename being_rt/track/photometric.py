@@ -64,6 +64,8 @@ class PhotometricConfig:
     """Weight of pixels around mouth and eyes."""
     landmarks: float = 0.1
     """Share of the landmarks that count as independent: neighbours err together."""
+    openings: float = 1.0
+    """The same of the openings of lids and lips, which a small avatar that has seen two blinks does not know better."""
     growth: float = 1.0
     """Pixels of the full frame by which a frame's landmarks may get worse; more, and its refinement is refused."""
     ramp: int = 4

@@ -32,6 +32,7 @@ class LandmarkLooker:
         columns: [P] of a motion's row, those that are varied.
         steps: [P] by which they are.
         share: of the landmarks that count: neighbours err together.
+        openings: the same of lids' and lips' openings.
         device: where it is computed.
     """
 
@@ -44,6 +45,7 @@ class LandmarkLooker:
         columns: Int64,
         steps: Float64,
         share: float,
+        openings: float,
         device: str,
     ) -> None:
         embedding, config = landmarks.embedding, FitConfig()
@@ -55,7 +57,7 @@ class LandmarkLooker:
         in_view = facing(landmarks, rig, unpacked(given, 25.0), camera)[:, ids] > FACING
         weight = seen.weight * in_view * ~seen.contour
         pairs = seen.pair_weight * in_view[:, seen.pairs].all(2)
-        self._weight = share * np.concatenate([weight, pairs], 1).astype(np.float32)  # [T, L + G]
+        self._weight = np.concatenate([share * weight, openings * pairs], 1).astype(np.float32)  # [T, L + G]
         self.device = torch.device(device)
         self._pixels = seen.pixels.astype(np.float32)
         self._pairs = torch.tensor(seen.pairs, dtype=torch.int64, device=self.device)

@@ -34,7 +34,7 @@ _UNITS = {
     "jaw": _Unit(0.03, 0.05, 0.01),
     "eyes": _Unit(0.05, 0.1, 0.015),
     "translation": _Unit(0.01, 0.0001, 0.001),
-    "eyelids": _Unit(0.1, 0.3, 0.03),
+    "eyelids": _Unit(0.1, 1.0, 0.03),
     "expression": _Unit(0.5, 0.5, 0.15),  # first and last in parts of each coefficient's own deviation over the clip
 }
 POSE = ("rotation", "neck", "translation")
@@ -74,6 +74,12 @@ class Parameters:
                 spread = used[index] + _FLOOR * used.mean() + 1e-3 if name == "expression" else 1.0
                 units.append((unit.correction * spread, unit.acceleration, unit.step * spread))
         return cls(np.array(columns), tuple(names), *np.array(units).T)
+
+    def only(self, *fields: str) -> Parameters:
+        """Those that belong to fields."""
+        kept = self.chosen(*fields)
+        names = tuple(self.names[i] for i in kept)
+        return Parameters(self.columns[kept], names, self.correction[kept], self.acceleration[kept], self.steps[kept])
 
     def chosen(self, *fields: str) -> Int64:
         """Which of the P belong to fields."""

@@ -134,6 +134,7 @@ class _Search:
                 self.parameters.columns,
                 self.parameters.steps,
                 config.landmarks,
+                config.openings,
                 device,
             )
         self.acceleration = second_differences(given, self.times)

@@ -3,7 +3,7 @@
 A fitter of faces moves the whole person with the head. What the trainer does with such a track
 (:func:`being_rt.train.tracks.steady`) filters the translation and lets the neck lean; of a head that bobs along its own
 neck it loses the fast half. Here the same is asked of everything at once: where are the landmarks best explained by a
-translation that hardly accelerates, by a lean, a turn of the neck, and the face?
+translation that hardly accelerates, by a lean, and by a turn of the neck? The face stays as it is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from being_rt.flame.rig import Rig
 from being_rt.track.photometric import PhotometricConfig
 from being_rt.track.photometric_gate import Landmarks
 from being_rt.track.photometric_landmarks import LandmarkLooker
-from being_rt.track.photometric_parameters import Parameters
+from being_rt.track.photometric_parameters import POSE, Parameters
 from being_rt.track.photometric_solve import MotionPrior
 from being_rt.track.photometric_views import chunks, packed_row, unpacked
 from being_rt.train.tracks import second_differences, steady
@@ -48,8 +48,10 @@ def settle(
     if landmarks is None or start is params:
         return start
     rows = packed_row(start)
-    own = Parameters.of(rig, start, config.expressions)
-    looker = LandmarkLooker(landmarks, rig, camera, rows, own.columns, own.steps, config.landmarks, device)
+    own = Parameters.of(rig, start, 0).only(*POSE)
+    looker = LandmarkLooker(
+        landmarks, rig, camera, rows, own.columns, own.steps, config.landmarks, config.landmarks, device
+    )
     x = rows[:, own.columns].copy()
     prior = MotionPrior(
         x.copy(),
@@ -61,6 +63,6 @@ def settle(
         hessian, gradient = np.zeros((*x.shape, x.shape[1])), np.zeros(x.shape)
         for part in chunks(len(x), _TOGETHER):
             hessian[part], gradient[part] = looker.look(np.arange(part.start, part.stop), rows[part]).equations()
-        x = own.limited(x + prior.step(x, hessian, gradient), prior.given)
+        x = x + prior.step(x, hessian, gradient)
         rows[:, own.columns] = x
     return unpacked(rows, params.fps)
