@@ -102,9 +102,7 @@ class PrepareCommand(Prepare):
 
 @dataclass(frozen=True, kw_only=True)
 class CloneCommand(Clone):
-    """A video or one photograph of a person in, an avatar of that person out, and a video in which it talks.
-
-    Run again on the same video, it goes on."""
+    """A video or a photograph in, an avatar of that person out, and a video in which it talks. Run again, it goes on."""
 
     video: tyro.conf.Positional[FilePath] = field(default="", kw_only=False)
     """One person before a camera that stands still, some 30 seconds; any file that FFmpeg reads."""
@@ -123,11 +121,11 @@ class CloneCommand(Clone):
         unused = [
             f"--{item.name.replace('_', '-')}"
             for item in fields(Clone)
-            if item.name in ("flame", "eyelids", "held_out", "steps", "seconds", "replace")
+            if item.name in ("flame", "eyelids", "held_out", "steps", "seconds", "replace", "refine")
             and getattr(self, item.name) != item.default
         ]
         if unused:
-            raise InvalidParameterError(f"{', '.join(unused)} is for videos; leave it out with --image")
+            raise InvalidParameterError(f"of videos alone: {', '.join(unused)}; leave it out with --image")
         job = ClonePortrait(
             self.image, name=self.name, out=self.out, licence=self.licence, consent=self.consent, device=self.device,
             threads=self.threads, sample=self.sample,

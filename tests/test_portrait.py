@@ -300,7 +300,8 @@ def test_no_face_is_one_line(picture: NDArray[np.uint8], monkeypatch: pytest.Mon
     [
         (["clone"], "takes a video or --image FILE, as in"),
         (["clone", "me.mp4", "--image", "me.jpg"], "takes a video or --image FILE, not both"),
-        (["clone", "--image", "me.jpg", "--steps", "7"], "--steps is for videos"),
+        (["clone", "--image", "me.jpg", "--steps", "7"], "of videos alone: --steps"),
+        (["clone", "--image", "me.jpg", "--refine", "off"], "of videos alone: --refine"),
         (["clone", "--image", "me.jpg"], "cannot read the picture me.jpg: it does not exist"),
     ],
 )
