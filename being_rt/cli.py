@@ -102,7 +102,7 @@ class PrepareCommand(Prepare):
 
 @dataclass(frozen=True, kw_only=True)
 class CloneCommand(Clone):
-    """A video or a photograph in, an avatar of that person out, and a video in which it talks. Run again, it goes on."""
+    """A video or a photograph in, an avatar of that person and a video in which it talks out. Run again, it goes on."""
 
     video: tyro.conf.Positional[FilePath] = field(default="", kw_only=False)
     """One person before a camera that stands still, some 30 seconds; any file that FFmpeg reads."""
