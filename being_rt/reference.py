@@ -877,7 +877,10 @@ def quantise(values: Tensor) -> NDArray[np.uint8]:
 
 
 def background_picture(background: Background, size: tuple[int, int], dtype: torch.dtype = torch.float64) -> Tensor:
-    """A background as :func:`render` takes it, as a picture [H, W, 3]; resized with Pillow's bicubic filter."""
+    """A background as :func:`render` takes it, as a picture [H, W, 3].
+
+    Of another shape, its middle, as large as fills the frame; resized with Pillow's bicubic filter.
+    """
     width, height = size
     if background is None or isinstance(background, str):
         return torch.zeros(height, width, 3, dtype=dtype)
@@ -886,7 +889,11 @@ def background_picture(background: Background, size: tuple[int, int], dtype: tor
     if background.shape[:2] != (height, width):
         from PIL import Image
 
-        background = np.asarray(Image.fromarray(background).resize(size, Image.Resampling.BICUBIC))
+        rows, columns = background.shape[:2]
+        scale = max(width / columns, height / rows)
+        left, top = (columns - width / scale) / 2, (rows - height / scale) / 2
+        middle = max(left, 0.0), max(top, 0.0), min(columns - left, columns), min(rows - top, rows)
+        background = np.asarray(Image.fromarray(background).resize(size, Image.Resampling.BICUBIC, middle))
     return torch.tensor(background, dtype=dtype) / 255
 
 

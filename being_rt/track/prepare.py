@@ -40,7 +40,7 @@ Progress = Callable[[str, float], None]  # what is being done, and the share of 
 REAL_FACES = FitConfig(outlier=0.2, shape=0.4)
 
 VERSION = 2  # of what the stages do: a new one does them all again
-REFINED_VERSION = 1  # of what refining does
+REFINED_VERSION = 2  # of what refining does
 PLATE_FRAMES = 60  # that the empty scene is found from
 KEY = "key"  # of a data set's metadata: what it was made from
 LEAST_SHARE = 0.5  # of the frames that must be tracked

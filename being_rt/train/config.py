@@ -282,7 +282,7 @@ class TrackConfig:
     the same pose, it also makes in held-out frames, which get no corrections. 0: nothing is."""
     steady_seconds: float = -1.0
     """Width of the low-pass on the translation, which carries the body; what is faster leans the neck instead, with the
-    head where it was. 0: off. -1: a second where the tracks leave the neck unused, for then nobody tracked a body; else
+    head where it was. 0: off. -1: 0.25 where the tracks leave the neck unused, for then nobody tracked a body; else
     off."""
 
     def check(self) -> None:

@@ -54,7 +54,7 @@ _UNITS = {
 CUT_TURN, CUT_MOVE = 0.35, 0.05  # radians, metres between two frames: more is a cut, and nothing is smoothed across it
 UNUSED_NECK = 1e-6  # radians
 LEAN = 0.25  # radians that the neck's lower end may lean to keep the body still
-BODY_SECONDS = 1.0  # low-pass on the translation where the neck is unused
+BODY_SECONDS = 0.25  # low-pass on the translation where the neck is unused: shoulders follow a neck, not its noise
 DEPTH_SECONDS = 0.15  # on the head's distance from the camera, which a picture hardly shows and a tracker guesses
 ALONG_SECONDS = 0.08  # on what leaning cannot absorb, motion along the neck: two frames at 25 fps
 GAP_SECONDS = 0.5  # between frames whose corrections say what is right in between
@@ -254,8 +254,8 @@ def steady(params: FlameParams, rig: Rig, camera: Camera, seconds: float = -1.0)
         params: any motion.
         rig: of the person.
         camera: that saw it.
-        seconds: standard deviation of the low-pass. 0: ``params`` as they are. -1: 1 where the neck is unused, because
-            then nobody tracked a body; else 0, for refinement takes the noise out and loses less of the motion.
+        seconds: standard deviation of the low-pass. 0: ``params`` as they are. -1: 0.25 where the neck is unused,
+            because then nobody tracked a body; else 0, for refinement takes the noise out and loses less of the motion.
 
     Example::
 
