@@ -6,6 +6,7 @@ import errno
 import glob
 import math
 import os
+import signal
 import tempfile
 import zipfile
 from collections.abc import Collection, Iterator
@@ -94,7 +95,8 @@ def atomic_write(path: str | os.PathLike[str], error: type[BeingError] = FileFor
         if target.exists() and not target.is_file():  # renaming over /dev/null would replace the device
             raise error(f"cannot write {path}: it is a device or a pipe; choose the name of a file")
         remove_abandoned(target)
-        temporary, lock = _locked_temporary(target)
+        with _held_signals():
+            temporary, lock = _locked_temporary(target)
         yield temporary
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
@@ -110,6 +112,19 @@ def atomic_write(path: str | os.PathLike[str], error: type[BeingError] = FileFor
     finally:
         if lock >= 0:
             os.close(lock)
+
+
+@contextmanager
+def _held_signals() -> Iterator[None]:
+    """Ctrl-C waits: between a file's birth and the moment at which its name is known, nobody could remove it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def remove_abandoned(target: Path) -> None:
