@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.checks import check_arrays
-from being_rt.errors import FileFormatError, InvalidParameterError
-from being_rt.files import atomic_write, read_npz
+from being_rt.errors import InvalidParameterError
+from being_rt.track.record_file import Arrays, load_record, save_record
 
 LANDMARKS = 478
 FORMAT_VERSION = 1
@@ -56,13 +54,8 @@ class Observations:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an npz file; all of it or nothing. Raises ``FileFormatError``."""
-        about = {"version": FORMAT_VERSION, "size": list(self.size), "fps": self.fps, "warnings": list(self.warnings)}
-        with atomic_write(path) as temporary, open(temporary, "wb") as stream:
-            np.savez_compressed(
-                stream,
-                about=np.frombuffer(json.dumps(about).encode(), np.uint8),
-                **{name: getattr(self, name) for name in _TENSORS},
-            )
+        about = {"size": list(self.size), "fps": self.fps, "warnings": list(self.warnings)}
+        save_record(path, FORMAT_VERSION, about, {name: getattr(self, name) for name in _TENSORS})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Observations:
@@ -71,22 +64,17 @@ class Observations:
         Raises:
             FileFormatError: the file is missing, damaged, or of a newer version.
         """
-        arrays = read_npz(path, FileFormatError, LARGEST)
-        try:
-            about: dict[str, Any] = json.loads(arrays.pop("about").tobytes())
-            if about["version"] != FORMAT_VERSION:
-                raise FileFormatError(
-                    f"{Path(path)} has version {about['version']}, this being_rt reads {FORMAT_VERSION}"
-                )
-            width, height = about["size"]
-            return cls(
-                size=(int(width), int(height)),
-                fps=float(about["fps"]),
-                warnings=tuple(str(warning) for warning in about["warnings"]),
-                **{name: arrays[name] for name in _TENSORS},
-            )
-        except (KeyError, TypeError, ValueError, InvalidParameterError) as problem:
-            raise FileFormatError(f"{Path(path)} does not hold observations of a video: {problem}") from problem
+        return load_record(path, FORMAT_VERSION, "observations of a video", cls._of, LARGEST)
+
+    @classmethod
+    def _of(cls, about: dict[str, Any], arrays: Arrays) -> Observations:
+        width, height = about["size"]
+        return cls(
+            size=(int(width), int(height)),
+            fps=float(about["fps"]),
+            warnings=tuple(str(warning) for warning in about["warnings"]),
+            **{name: arrays[name] for name in _TENSORS},
+        )
 
 
 _TENSORS = {
