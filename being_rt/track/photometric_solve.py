@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from being_rt.track.fit_blocks import solve
+from being_rt.track.fit_prior import Bands
+
 Float64 = NDArray[np.float64]
 
 
@@ -36,14 +39,9 @@ class MotionPrior:
 
     def step(self, x: Float64, hessian: Float64, gradient: Float64) -> Float64:
         """The step [T, P] from ``x`` to the least cost, with a quadratic [T, P, P], [T, P] per frame about ``x``."""
-        from scipy.linalg import solveh_banded
-
         count, columns = x.shape
-        matrix = np.zeros((3 * columns, count, columns))  # entry [d, t, p] is that of (t, p) and the d-th after it
-        for offset in range(columns):
-            rows = np.arange(columns - offset)
-            matrix[offset, :, rows] = hessian[:, rows + offset, rows].T
-        matrix[0] += self.closeness
+        coupled = [np.zeros((max(count - offset, 0), columns)) for offset in range(3)]  # frames so far apart
+        coupled[0] += self.closeness
         slope = gradient + (x - self.given) * self.closeness
         bent = self._bent(x) * self.smoothness
         weights = self.acceleration
@@ -51,9 +49,10 @@ class MotionPrior:
             part = slice(i, i + len(weights))
             slope[part] += weights[:, i : i + 1] * bent
             for j in range(i, 3):
-                matrix[(j - i) * columns, part] += (weights[:, i] * weights[:, j])[:, None] * self.smoothness
-        result: Float64 = solveh_banded(matrix.reshape(3 * columns, -1), -slope.ravel(), lower=True, check_finite=False)
-        return result.reshape(count, columns)
+                coupled[j - i][part] += (weights[:, i] * weights[:, j])[:, None] * self.smoothness
+        own, first, second = coupled
+        bands = Bands(hessian + own[:, :, None] * np.eye(columns), first, second)
+        return solve(bands, np.zeros((count, columns, 0)), np.zeros((0, 0)), -slope, np.zeros(0)).frames
 
     def _bent(self, x: Float64) -> Float64:
         """Second differences [T - 2, P]."""
