@@ -26,7 +26,7 @@ from being_rt.track import photometric
 from being_rt.track.photometric import PhotometricConfig, Refined, is_wanted, refine, refine_with
 from being_rt.track.photometric_file import load_refined, save_refined
 from being_rt.track.photometric_frames import ReducedDataset, face_reduction
-from being_rt.track.photometric_gate import Landmarks, blended, jitter, landmark_error
+from being_rt.track.photometric_gate import Landmarks, blended, head_and_body_jitter, landmark_error
 from being_rt.track.photometric_settle import settle
 from being_rt.track.photometric_solve import MotionPrior
 from being_rt.train.config import ModelConfig
@@ -112,7 +112,7 @@ def off(teacher: Teacher, params: FlameParams) -> dict[str, float]:
         "face": float(np.sqrt(((seen - true) ** 2).sum(-1).mean())),
         "jaw": float(np.degrees(np.sqrt(((params.jaw - truth.jaw) ** 2).mean()))),
         "gaze": float(np.degrees(np.sqrt(((params.eyes - truth.eyes) ** 2).mean()))),
-        "jitter": abs(jitter(params, rig, camera())[0] - jitter(truth, rig, camera())[0]),
+        "jitter": abs(head_and_body_jitter(params, rig, camera())[0] - head_and_body_jitter(truth, rig, camera())[0]),
     }
 
 
@@ -228,7 +228,7 @@ def test_shoulders_settle_and_the_head_stays() -> None:
 
     def measured(params: FlameParams) -> tuple[float, float]:
         error = landmark_error(seen, filmed.rig, params, filmed.camera)
-        return float(np.sqrt((error**2).mean())), jitter(params, filmed.rig, filmed.camera)[1]
+        return float(np.sqrt((error**2).mean())), head_and_body_jitter(params, filmed.rig, filmed.camera)[1]
 
     config = PhotometricConfig(expressions=4)
     settled = settle(filmed.params, filmed.rig, filmed.camera, seen, config)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from being_rt.dataset import Dataset
 from being_rt.errors import InvalidParameterError, MissingDependencyError
 from being_rt.flame.params import FlameParams
-from being_rt.track.photometric_gate import Landmarks, blended, jitter, landmark_error
+from being_rt.track.photometric_gate import Landmarks, blended, head_and_body_jitter, landmark_error
 
 if TYPE_CHECKING:
     from being_rt.track.photometric_frames import ReducedDataset
@@ -194,7 +194,7 @@ def refine(
     )
     # What is told of the track before is of the track that was given.
     camera = dataset.cameras[0]
-    head, body = jitter(dataset.params, dataset.rig, camera)
+    head, body = head_and_body_jitter(dataset.params, dataset.rig, camera)
     errors = refined.landmarks.copy()
     if landmarks is not None:
         errors[0] = landmark_error(landmarks, dataset.rig, dataset.params, camera)
@@ -240,7 +240,7 @@ def refine_with(
     shown = np.zeros(len(given), bool)
     shown[small.timestep[small.split("train")]] = True
     scale = float(small.reduction)
-    heads, bodies = zip(*(jitter(motion, rig, camera) for motion in (given, params)), strict=True)
+    heads, bodies = zip(*(head_and_body_jitter(motion, rig, camera) for motion in (given, params)), strict=True)
     return Refined(
         params=params,
         accepted=accepted,

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.avatar.avatar import Camera
+from being_rt.dataset.jitter import jitter
 from being_rt.dataset.regions import face_regions, project
 from being_rt.flame.params import WIDTHS, FlameParams
 from being_rt.flame.rig import Rig
@@ -111,10 +112,10 @@ def blended(given: FlameParams, refined: FlameParams, accepted: Bool, ramp: int)
     )
 
 
-def jitter(params: FlameParams, rig: Rig, camera: Camera) -> tuple[float, float]:
+def head_and_body_jitter(params: FlameParams, rig: Rig, camera: Camera) -> tuple[float, float]:
     """How far head and body jump from frame to frame beyond smooth motion: px, root mean square.
 
-    The second difference of white noise of deviation 1 deviates by the root of 6, which is divided out.
+    See :func:`being_rt.dataset.jitter.jitter`.
     """
     face = face_regions(rig)["face"]
     joints = rig.joint_rest + np.einsum("jce,te->tjc", rig.joint_expression, params.expression, dtype=np.float64)
@@ -124,9 +125,4 @@ def jitter(params: FlameParams, rig: Rig, camera: Camera) -> tuple[float, float]
     head = np.einsum("tab,tb->ta", turned, head) + joints[:, 0] + params.translation
     # Shoulders follow the translation, and neither joint.
     body = rig.joint_rest[0] + params.translation.astype(np.float64)
-    return _jumps(project(head, camera)[0]), _jumps(project(body, camera)[0])
-
-
-def _jumps(pixels: Float64) -> float:
-    jerk = np.diff(pixels, n=2, axis=0)
-    return float(np.sqrt((jerk**2).sum(1).mean() / 6)) if len(jerk) else 0.0
+    return jitter(project(head, camera)[0]), jitter(project(body, camera)[0])

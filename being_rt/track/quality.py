@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.avatar.avatar import Camera
+from being_rt.dataset.jitter import jitter
 from being_rt.dataset.regions import face_regions, project
 from being_rt.flame.model import FlameModel
 from being_rt.flame.params import FlameParams
@@ -239,8 +240,7 @@ def _jitter(params: FlameParams, rig: Rig, camera: Camera) -> float:
     origin = rig.joint_rest[0].astype(np.float64)
     world = matrices(params.rotation) @ (head - origin) + origin + params.translation
     pixels, _ = project(world, camera)
-    jerk = np.diff(pixels, n=2, axis=0)
-    return float(np.sqrt((jerk**2).sum(1).mean() / 6)) if len(jerk) else 0.0
+    return jitter(pixels)
 
 
 def _face_basis(rig: Rig) -> Float64:

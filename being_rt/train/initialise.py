@@ -173,6 +173,7 @@ def colours(model: AvatarModel, frames: Frames, images: Tensor) -> None:
         for layer, total, *gradients in zip(layers, sums, first, second, strict=True):
             shown = torch.cat(gradients, dim=1)
             total += shown * _hair_in_sight(model, drawn, part)[:, None] if layer == "head" else shown
+    surface = Surface.of(model.rig)
     for layer, leaf, start, total in zip(layers, leaves, typical, sums, strict=True):
         weight = total[:, 3]
         seen = weight >= _LEAST_WEIGHT
@@ -180,11 +181,11 @@ def colours(model: AvatarModel, frames: Frames, images: Tensor) -> None:
         if layer == "head":
             keeps = model.tensors["head.part"] == Part.MOUTH
             leaf.copy_(torch.where((keeps & ~seen)[:, None], start, leaf))
-            on_scalp = _on_scalp(model)
+            on_scalp = _on_scalp(model, surface)
             groups = [on_scalp, ~on_scalp & ~keeps]  # the back of a head is hair's colour, not that of an ear
         else:
             groups = [torch.ones_like(seen)]
-        places = _rest_places(model, layer)
+        places = _rest_places(model, layer, surface)
         for group in groups:
             _colour_unseen(leaf, places, seen & group if (seen & group).any() else seen, ~seen & group)
         inside = (total[:, 4] / weight.clamp(min=_LEAST_WEIGHT)).clamp(0.1, 1)
@@ -213,11 +214,10 @@ def _chunks(frames: Frames, images: Tensor) -> Iterator[tuple[Frames, Tensor]]:
         yield frames._replace(**batched, background=background, chance=None), images[rows]
 
 
-def _rest_places(model: AvatarModel, layer: str) -> Tensor:
+def _rest_places(model: AvatarModel, layer: str, surface: Surface) -> Tensor:
     if layer == "torso":
         return model.position("torso").detach()
     t = model.tensors
-    surface = Surface.of(model.rig)
     places = surface.places(
         t["head.face"].cpu().long(),
         t["head.barycentric"].detach().cpu().double(),
@@ -226,9 +226,9 @@ def _rest_places(model: AvatarModel, layer: str) -> Tensor:
     return places.to(model.device, model.dtype)
 
 
-def _on_scalp(model: AvatarModel) -> Tensor:
+def _on_scalp(model: AvatarModel, surface: Surface) -> Tensor:
     """Of the head's Gaussians [N], hair, and skin where hair may grow."""
-    scalp = Surface.of(model.rig).scalp.to(model.device)
+    scalp = surface.scalp.to(model.device)
     return (model.tensors["head.part"] == Part.HAIR) | scalp[model.tensors["head.face"].long()]
 
 

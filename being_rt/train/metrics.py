@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from being_rt.avatar.avatar import Camera
+from being_rt.dataset.jitter import jitter
 from being_rt.flame.params import FlameParams
 from being_rt.flame.rig import Rig
 
@@ -57,14 +58,12 @@ def ssim(picture: Tensor, target: Tensor) -> Tensor:
 def body_shake(params: FlameParams, rig: Rig, camera: Camera) -> float:
     """By how many pixels, root mean square, the shoulders shake from frame to frame.
 
-    From second differences over time, which slow motion leaves near 0, divided by the square root of 6: noise that is
-    independent in each frame has the deviation that this returns. 0 for fewer than three frames. The shoulders are a
-    point 12 cm below the global joint that follows the translation alone, as most of a torso's Gaussians do.
+    See :func:`being_rt.dataset.jitter.jitter`. The shoulders are a point 12 cm below the global joint that follows the
+    translation alone, as most of a torso's Gaussians do.
     """
     shoulders = rig.joint_rest[0].astype(np.float64) - [0, 0.12, 0]
     world = shoulders + params.translation
     pose = camera.world_to_camera.astype(np.float64)
     seen = world @ pose[:3, :3].T + pose[:3, 3]
     pixels = (seen / np.maximum(seen[:, 2:], 1e-6)) @ camera.intrinsics.astype(np.float64).T
-    jerk = np.diff(pixels[:, :2], n=2, axis=0)
-    return float(np.sqrt(np.mean(np.sum(jerk**2, axis=1)) / 6)) if len(jerk) else 0.0
+    return jitter(pixels[:, :2])
