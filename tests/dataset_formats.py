@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from being_rt.dataset.convert import convert
 from being_rt.dataset.dataset import Dataset
+from being_rt.dataset.readers import ReadOptions
 from being_rt.flame.model import FlameModel
 from being_rt.flame.params import FlameParams
 from being_rt.flame.procedural import procedural_head, procedural_identity
@@ -85,6 +87,11 @@ def truth(moving: bool, posed: bool, seed: int = 1, translated: bool = True) -> 
     poses[:, :3, 3] = [0.02, -0.01, 0.9] + moving * normal(0.03, FRAMES, 3)
     intrinsics = np.array([[300.0, 0, 83], [0, 305.0, 55], [0, 0, 1]])
     return Truth(shape, fields, poses, intrinsics)
+
+
+def converted(source: Path, **options: Any) -> Dataset:
+    """What reading a recording of the model gives, written beside it."""
+    return convert(source, source.parent / "out", model(), ReadOptions(**options))[0]
 
 
 def error_px(dataset: Dataset, expected: np.ndarray) -> float:

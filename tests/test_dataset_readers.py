@@ -16,6 +16,7 @@ from dataset_formats import (
     FRAMES,
     SIZE,
     Truth,
+    converted,
     error_px,
     mask,
     model,
@@ -41,10 +42,6 @@ from being_rt.flame.model import FlameModel
 from being_rt.flame.rotations import matrices, matrix_axis_angles, matrix_quaternions, quaternions
 
 TOLERANCE = 0.005  # pixels, of a head about 80 pixels high
-
-
-def converted(source: Path, **options: Any) -> Dataset:
-    return convert(source, source.parent / "out", model(), ReadOptions(**options))[0]
 
 
 def check_pictures(dataset: Dataset, masks: bool = True) -> None:

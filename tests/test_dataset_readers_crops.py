@@ -14,6 +14,7 @@ import pytest
 from dataset_formats import (
     FRAMES,
     Truth,
+    converted,
     error_px,
     mask,
     model,
@@ -27,7 +28,7 @@ from dataset_formats import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from being_rt.dataset import Crop, Dataset
+from being_rt.dataset import Crop
 from being_rt.dataset.convert import convert
 from being_rt.dataset.readers import ReadOptions, detect_format
 from being_rt.dataset.readers.crops import parse_crop
@@ -36,10 +37,6 @@ from being_rt.errors import BeingError, DatasetError
 from being_rt.flame.rotations import matrices
 
 TOLERANCE = 0.02  # pixels, of a head some 250 pixels high
-
-
-def converted(source: Path, **options: Any) -> Dataset:
-    return convert(source, source.parent / "out", model(), ReadOptions(**options))[0]
 
 
 def central(kind: str, size: tuple[int, int] = (512, 512)) -> Truth:

@@ -22,13 +22,13 @@ from being_rt.dataset.readers.lmdb_file import LmdbFile
 from being_rt.dataset.readers.recording import (
     ReadOptions,
     Recording,
-    Shot,
     Stored,
     checked_params,
     common_shape,
     edition_note,
     neutral,
     padded_expression,
+    shots_of,
     splits,
 )
 from being_rt.dataset.readers.source_files import array, matched, numbered_files, read_pickled
@@ -89,12 +89,7 @@ def read_gagavatar(folder: Path, model: FlameModel, options: ReadOptions) -> Rec
         rig=rig,
         params=checked_params(fields, options.fps, names),
         cameras=(camera,),
-        shots=tuple(
-            Shot(image, mask, index, 0, split)
-            for index, (image, mask, split) in enumerate(
-                zip(images, masks, splits(len(keys), options.test_frames), strict=True)
-            )
-        ),
+        shots=shots_of(images, masks, splits(len(keys), options.test_frames)),
         notes=(*edition_note(model, "flame-2020"), *notes),
         metadata=metadata,
     )

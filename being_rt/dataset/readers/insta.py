@@ -20,11 +20,11 @@ from being_rt.dataset.readers.metrical import axis_angles_of_rows, eyelid_note, 
 from being_rt.dataset.readers.recording import (
     ReadOptions,
     Recording,
-    Shot,
     checked_params,
     edition_note,
     neutral,
     padded_expression,
+    shots_of,
     splits,
 )
 from being_rt.dataset.readers.source_files import matched, numbered_files, picture, read_numbers
@@ -84,12 +84,7 @@ def read_insta(folder: Path, model: FlameModel, options: ReadOptions) -> Recordi
         rig=rig,
         params=checked_params(fields, options.fps, names),
         cameras=(camera,),
-        shots=tuple(
-            Shot(image, mask, index, 0, split)
-            for index, (image, mask, split) in enumerate(
-                zip(images, masks, _splits(folder, frames, names, options), strict=True)
-            )
-        ),
+        shots=shots_of(images, masks, _splits(folder, frames, names, options)),
         notes=(*edition_note(model, "flame-2020"), *eyelid_note(model, fields["eyelids"]), *notes),
         metadata=metadata,
     )

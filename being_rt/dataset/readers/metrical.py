@@ -27,12 +27,12 @@ from being_rt.dataset.readers.crops import fit_camera
 from being_rt.dataset.readers.recording import (
     ReadOptions,
     Recording,
-    Shot,
     checked_params,
     common_shape,
     edition_note,
     neutral,
     padded_expression,
+    shots_of,
     splits,
 )
 from being_rt.dataset.readers.source_files import array, matched, numbered_files, read_torch
@@ -106,12 +106,7 @@ def read_metrical(folder: Path, model: FlameModel, options: ReadOptions) -> Reco
         rig=rig,
         params=checked_params(fields, options.fps, names),
         cameras=(camera,),
-        shots=tuple(
-            Shot(image, mask, index, 0, split)
-            for index, (image, mask, split) in enumerate(
-                zip(images, masks, splits(len(tracks), options.test_frames), strict=True)
-            )
-        ),
+        shots=shots_of(images, masks, splits(len(tracks), options.test_frames)),
         notes=(*edition_note(model, "flame-2020"), *eyelid_note(model, fields["eyelids"]), *shape_notes, *notes),
         metadata=metadata,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,16 @@ def splits(count: int, test_frames: int | None) -> list[str]:
     if not 0 <= test < count:
         raise DatasetError(f"there are {count} frames; {test} of them cannot be for testing")
     return ["train"] * (count - test) + ["test"] * test
+
+
+def shots_of(
+    images: Sequence[Path | Stored], masks: Sequence[Path | Stored | None], splits: Sequence[str]
+) -> tuple[Shot, ...]:
+    """One shot per timestep, of a single camera. Raises ``ValueError`` where lengths differ."""
+    return tuple(
+        Shot(image, mask, index, 0, split)
+        for index, (image, mask, split) in enumerate(zip(images, masks, splits, strict=True))
+    )
 
 
 def edition_note(model: FlameModel, tracked_with: str) -> tuple[str, ...]:
