@@ -176,7 +176,8 @@ def test_a_graph_does_what_the_cpu_does(dataset: Dataset, start: dict[str, Tenso
     expected = here.block(plan(here, 0, 8))
     losses = there.block(plan(there, 0, 8))
     np.testing.assert_allclose(losses[:, :4], expected[:, :4], rtol=2e-2, atol=1e-4)
-    assert len(there._graphs) == 2
+    views, phases = ({kind[i] for kind in there._graphs} for i in range(2))
+    assert (len(views), phases) == (2, {False, True})  # with the offset network, and before it begins
 
 
 @pytest.mark.gpu
