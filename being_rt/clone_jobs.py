@@ -79,8 +79,8 @@ class Prepare:
     installed."""
     device: str = "auto"
     """What refines: auto, cpu, cuda or cuda:N. auto: the first CUDA device, or else the CPU."""
-    threads: int = 2
-    """For networks and filters."""
+    threads: int = 0
+    """For decoding, networks and filters; 0: one per core."""
 
     def run(self, progress: Progress | None = None) -> PreparedJob:
         """Do the job; what an earlier run on the same video has done is not done again.
@@ -185,8 +185,8 @@ class Clone:
     """Begin anew where files of that name were made from something else."""
     refine: Literal["auto", "on", "off"] = "auto"
     """Refine what landmarks found by the pictures themselves, with a small avatar of the person, before training."""
-    threads: int = 2
-    """For networks and filters."""
+    threads: int = 0
+    """For decoding, networks and filters; 0: one per core."""
     sample: bool = True
     """Write NAME.talk.mp4, in which the avatar says a line."""
     config: TrainConfig = field(default_factory=TrainConfig)

@@ -17,7 +17,8 @@ from being_rt import __version__
 from being_rt.bench.environment import memory_gigabytes, native_build, processor
 from being_rt.cache import cache_directory
 from being_rt.errors import BeingError, DeviceError
-from being_rt.renderer import Renderer, default_device, usable_cores
+from being_rt.parallel import usable_cores
+from being_rt.renderer import Renderer, default_device
 
 NEEDED_ENCODERS = ("libx264", "aac")
 OTHER_ENCODERS = ("libvpx-vp9", "libopus", "h264_nvenc")

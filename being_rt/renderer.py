@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from being_rt.avatar.avatar import Avatar, Camera, Gaussians
 from being_rt.cuda import CudaArray, CudaBackend, DeviceFrame, check_device
 from being_rt.errors import DeviceError, InvalidParameterError
+from being_rt.parallel import thread_count
 
 if TYPE_CHECKING:
     from being_rt.flame.params import FlameParams
@@ -359,16 +360,6 @@ def default_device() -> str:
     return f"cuda:{usable[0]}" if usable and usable[0] else "cuda" if usable else "cpu"
 
 
-def usable_cores() -> int:
-    """Cores that this process may use, which in a container or under taskset are fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def default_threads() -> int:
-    """One per usable core; more than 16 do not draw a frame any faster."""
-    return min(16, usable_cores())
-
-
 def background_picture(background: Background, size: tuple[int, int]) -> UInt8 | None:
     """A background as :class:`Renderer` takes it, as a picture uint8 [H, W, 3]; None for "transparent".
 
@@ -398,7 +389,7 @@ class _CpuBackend:
     def __init__(self, avatar: Avatar, size: tuple[int, int], threads: int | None) -> None:
         from being_rt import _C
 
-        self._engine = _C.Engine(_arrays(avatar), threads=threads or default_threads())
+        self._engine = _C.Engine(_arrays(avatar), threads=thread_count(threads or 0))
         self._size = size
 
     @property

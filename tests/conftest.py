@@ -13,7 +13,7 @@ import pytest
 
 from being_rt.cuda import check_device
 from being_rt.errors import BeingError, DeviceError
-from being_rt.renderer import usable_cores
+from being_rt.parallel import usable_cores
 
 sys.path.append(
     str(Path(__file__).parents[1])

@@ -181,6 +181,20 @@ def test_a_full_disk_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_pictures_that_were_added_may_be_changed(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "a", rig=RIG, cameras=(camera(),), fps=30, name="a") as writer:
+        for seed in range(20):
+            shown, alpha = picture(seed), picture(seed)[:, :, 0].copy()
+            writer.add(shown, alpha, motion(1))
+            shown[:], alpha[:] = 0, 0
+        preview = writer.preview()
+        assert np.array_equal(preview.image(19), picture(19))
+    ds = Dataset.load(tmp_path / "a")
+    for seed in range(20):
+        assert np.array_equal(ds.image(seed), picture(seed))
+        assert np.array_equal(ds.mask(seed), picture(seed)[:, :, 0])
+
+
 def test_what_a_killed_writer_left_goes_and_a_living_ones_stays(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     left = tmp_path / ".a.partial-dead"

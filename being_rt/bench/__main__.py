@@ -17,7 +17,8 @@ from being_rt.bench import cuda, measure, projection, report
 from being_rt.bench.environment import environment, peak_memory_megabytes
 from being_rt.errors import BeingError, DeviceError, InvalidParameterError, MissingDependencyError
 from being_rt.files import check_target
-from being_rt.renderer import MOST_SESSIONS, usable_cores
+from being_rt.parallel import usable_cores
+from being_rt.renderer import MOST_SESSIONS
 
 SECONDS = {"quick": 0.5, "default": 1.2, "full": 4.0}
 CUDA_SECONDS = {"quick": 0.3, "default": 0.5, "full": 1.0}  # and at least 500 frames

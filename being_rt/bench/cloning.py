@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from being_rt.bench.environment import environment
 from being_rt.clone_jobs import Clone
@@ -27,6 +28,7 @@ from being_rt.dataset.synth_picture import PictureErrors, noise_deviations, nois
 from being_rt.errors import InvalidParameterError, TrainingError
 from being_rt.files import atomic_write, check_target
 from being_rt.jobs import FilePath, chosen_device, open_avatar, parse_size
+from being_rt.parallel import in_order
 from being_rt.renderer import Renderer, background_picture
 from being_rt.video import VideoWriter
 
@@ -70,13 +72,15 @@ def run(options: argparse.Namespace) -> int:
         size = parse_size(options.size[0])
     if options.steps is not None:
         steps = options.steps
+    say = _Progress()
     with tempfile.TemporaryDirectory(prefix="being_rt-bench-") as folder:
         video, words = options.video, "a video of one's own"
         if video is None:
             video = Path(folder) / "performance.mp4"
             words = f"{options.avatar}, {seconds:g} s, after {EMPTY:g} s of the empty room"
+            say("filming", 0.0)
             film(options.avatar, video, size, seconds, options.device)
-        result = measure(video, words, folder, steps=steps, device=options.device, say=_progress)
+        result = measure(video, words, folder, steps=steps, device=options.device, say=say)
     for name, value in result.environment.items():
         print(f"{name:>16}  {value}")
     print(f"{'scene':>16}  {result.video}; {result.size[0]}x{result.size[1]}, {result.frames} frames\n")
@@ -99,12 +103,15 @@ def film(
     room = background_picture(person.background, size)
     assert room is not None  # a picture, as all avatars have it
     deviations = noise_deviations(PictureErrors())
-    random = np.random.default_rng(0)
+    empty = round(EMPTY * FPS)
+
+    def frame(index: int) -> NDArray[np.uint8]:
+        seen = room if index < empty else renderer.render(motion[index - empty])
+        return noisy_picture(seen, deviations, np.random.default_rng(index))
+
     with VideoWriter(path, size, FPS) as video:
-        for _ in range(round(EMPTY * FPS)):
-            video.write(noisy_picture(room, deviations, random))
-        for index in range(len(motion)):
-            video.write(noisy_picture(renderer.render(motion[index]), deviations, random))
+        for picture in in_order(frame, range(empty + len(motion))):
+            video.write(picture)
 
 
 def measure(
@@ -132,11 +139,14 @@ def measure(
     """
     job = Clone(video, name="clone", out=Path(folder) / "clone.being", steps=steps, device=device, sample=False)
     prepared = job.prepare(say)
+    tell = say or (lambda stage, share: None)
+    tell("training", 0.0)
     start = time.perf_counter()
     trained = job.train(prepared).trained
     trained_after = time.perf_counter() - start
     if not trained.complete:
         raise TrainingError("the bench was interrupted while it trained")
+    tell("talking", 0.0)
     job.talk()
     quality = prepared.quality
     return Result(
@@ -178,7 +188,15 @@ def save(result: Result, path: str | os.PathLike[str]) -> None:
         temporary.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def _progress(stage: str, share: float) -> None:
-    """What is being done, on a terminal only, in one line that the next one overwrites."""
-    if sys.stderr.isatty():
-        print(f"\r{stage:>16} {share:4.0%}\r", end="", file=sys.stderr, flush=True)
+class _Progress:
+    """What is being done: on a terminal in one line that the next one overwrites, else a line as a stage begins."""
+
+    def __init__(self) -> None:
+        self._start, self._stage = time.perf_counter(), ""
+
+    def __call__(self, stage: str, share: float) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{stage:>16} {share:4.0%}\r", end="", file=sys.stderr, flush=True)
+        elif stage != self._stage:
+            print(f"{stage}, after {time.perf_counter() - self._start:.0f} s", file=sys.stderr, flush=True)
+        self._stage = stage

@@ -15,7 +15,7 @@ import numpy as np
 
 import being_rt
 from being_rt.cuda import check_device
-from being_rt.renderer import usable_cores
+from being_rt.parallel import usable_cores
 
 # What must agree before two speeds can be compared; the rest is told for the record.
 COMPARABLE = ("processor", "cores", "instruction set", "system", "GPU")

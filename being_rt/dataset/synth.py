@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
@@ -30,12 +28,12 @@ from being_rt.dataset.writer import DatasetWriter, check_folder_target
 from being_rt.errors import DatasetError, InvalidParameterError
 from being_rt.flame.params import FlameParams
 from being_rt.flame.rig import Rig
+from being_rt.parallel import in_order
 from being_rt.renderer import Renderer, background_picture
 
 UInt8 = NDArray[np.uint8]
 Progress = Callable[[int, int], None]  # frames written, frames in all
 
-AHEAD = 6  # frames that are drawn while others are being compressed
 LEAST_COVER = 0.001  # of the picture that a resting person must cover to be worth recording
 
 
@@ -227,7 +225,7 @@ def _drawn(
     errors: PictureErrors,
     seed: int,
 ) -> Iterator[tuple[UInt8, UInt8]]:
-    """Frame and mask of every shot, in order; a thread draws ahead while the caller compresses."""
+    """Frame and mask of every shot, in order."""
     deviations = noise_deviations(errors)
 
     def draw(shot: _Shot) -> tuple[UInt8, UInt8]:
@@ -236,18 +234,7 @@ def _drawn(
         random = np.random.default_rng([seed, 4, shot.timestep, shot.camera])
         return noisy_picture(layers.picture, deviations, random), mask_of(layers.alpha, errors)
 
-    waiting: deque[Future[tuple[UInt8, UInt8]]] = deque()
-    with ThreadPoolExecutor(1) as pool:  # a renderer draws one frame at a time
-        try:
-            for shot in shots:
-                waiting.append(pool.submit(draw, shot))
-                if len(waiting) >= AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    return in_order(draw, shots)
 
 
 def _check_visible(renderer: Renderer) -> None:

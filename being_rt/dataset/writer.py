@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,6 +35,7 @@ from being_rt.errors import DatasetError, InvalidParameterError
 from being_rt.flame.params import WIDTHS, FlameParams
 from being_rt.flame.rig import Rig
 from being_rt.flame.rig_file import check_rig, save_rig
+from being_rt.parallel import thread_count
 
 UInt8 = NDArray[np.uint8]
 
@@ -41,6 +44,8 @@ KIND = "a data set"
 
 class DatasetWriter:
     """Writes a data set frame by frame; leaving the ``with`` block without an exception makes it appear.
+
+    Pictures are compressed on other threads while the caller makes the next ones.
 
     Args:
         path: the folder to make. Its parent must exist.
@@ -93,6 +98,7 @@ class DatasetWriter:
             **{"name": name, "source": source, "licence": licence, "consent": consent},
             "metadata": dict(metadata or {}),
         }
+        self._pending: deque[Future[None]] = deque()  # pictures that are being compressed
         self._frames: list[Frame] = []
         self._rows: list[FlameParams] = []
         self._truth: list[FlameParams | None] = []
@@ -106,6 +112,7 @@ class DatasetWriter:
         with writing(self.path):
             (folder / "images").mkdir()
             (folder / "masks").mkdir()
+        self._pool = ThreadPoolExecutor(thread_count(), "being-compress")
         return self
 
     def __exit__(
@@ -115,6 +122,10 @@ class DatasetWriter:
             if kind is None:
                 self._finish()
         finally:
+            for future in self._pending:
+                future.cancel()
+            self._pool.shutdown()
+            self._pending.clear()
             self._target.abandon()
 
     @property
@@ -153,7 +164,7 @@ class DatasetWriter:
 
         Raises:
             InvalidParameterError: a wrong shape, size or index.
-            DatasetError: a file cannot be read or written.
+            DatasetError: a file cannot be read, or one of this or of an earlier frame cannot be written.
         """
         size = self._views[self._checked_camera(camera_index)].camera.size
         check_split(split)
@@ -165,7 +176,7 @@ class DatasetWriter:
         mask_name = None
         if mask is not None:
             mask_name = f"masks/{index:06}.png"
-            self._write(mask_name, encode_picture(mask, ".png"))
+            self._compress(mask_name, mask, ".png")
         if step == len(self._rows):
             self._rows.append(params_row)
             self._truth.append(truth)
@@ -175,10 +186,11 @@ class DatasetWriter:
     def preview(self) -> Dataset:
         """The frames so far as a data set, readable until the ``with`` block ends.
 
-        Raises ``InvalidParameterError``: there are none yet.
+        Raises ``InvalidParameterError``: there are none yet; ``DatasetError``: one cannot be written.
         """
         if not self._frames:
             raise InvalidParameterError(f"nothing was added to {self.path} yet")
+        self._wait_until(0)
         frames = self._frames
         return Dataset(
             path=self._inside("."),
@@ -219,7 +231,7 @@ class DatasetWriter:
             image = np.repeat(picture[:, :, None], 3, 2) if picture.ndim == 2 else picture[:, :, :3]
         check_picture("image", image, size, 3)
         name = f"images/{index:06}{self._suffix}"
-        self._write(name, encode_picture(image, self._suffix))
+        self._compress(name, image, self._suffix)
         return name
 
     def _checked_camera(self, index: int) -> int:
@@ -245,6 +257,7 @@ class DatasetWriter:
     def _finish(self) -> None:
         if not self._frames:
             raise InvalidParameterError(f"nothing was added to {self.path}; a data set needs at least one frame")
+        self._wait_until(0)
         save_rig(self._rig, self._inside(RIG), DatasetError)
         self._tracks(self._rows).save(self._inside(TRACKS))
         names = [RIG, TRACKS]
@@ -277,6 +290,18 @@ class DatasetWriter:
         if self._target.folder is None:
             raise InvalidParameterError("a DatasetWriter writes inside its `with` block only")
         return self._target.folder / name
+
+    def _compress(self, name: str, picture: UInt8, suffix: str) -> None:
+        """Compress and write a picture, which may be changed once this returns, on another thread."""
+        self._inside(name)
+        kept = picture.copy()
+        self._pending.append(self._pool.submit(lambda: self._write(name, encode_picture(kept, suffix))))
+        self._wait_until(2 * thread_count())
+
+    def _wait_until(self, count: int) -> None:
+        """Until no more than ``count`` pictures are being compressed. Raises what went wrong with the others."""
+        while len(self._pending) > count:
+            self._pending.popleft().result()
 
     def _write(self, name: str, data: bytes) -> None:
         file = self._inside(name)

@@ -9,9 +9,7 @@ as much of it as the pixel's colour is on its way from the background's to the p
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import NamedTuple, TypeVar
 
@@ -19,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.errors import InvalidParameterError
+from being_rt.parallel import in_order
 from being_rt.track.plate import Plate
 
 UInt8 = NDArray[np.uint8]
@@ -74,13 +73,13 @@ def refine_alpha(frame: UInt8, coarse: UInt8, plate: Plate | None = None) -> UIn
 
 
 def refine_alphas(
-    frames: Iterable[UInt8], coarse: Iterable[UInt8], plate: Plate | None = None, threads: int = 2
+    frames: Iterable[UInt8], coarse: Iterable[UInt8], plate: Plate | None = None, threads: int = 0
 ) -> Iterator[UInt8]:
     """Soft alphas of the successive frames of a video. Edges that stand still in it do not flicker.
 
     Args:
         frames, coarse, plate: as in :func:`refine_alpha`, one mask per frame; both end together.
-        threads: how many frames are worked on at a time.
+        threads: how many frames are worked on at a time; 0: one per core.
 
     Raises:
         InvalidParameterError: a wrong shape or type.
@@ -91,21 +90,15 @@ def refine_alphas(
         for t, alpha in enumerate(refine_alphas(frames, observations.masks, plate)):
             ...
     """
-    refiner: AlphaRefiner | None = None
-    waiting: deque[Future[UInt8]] = deque()
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        try:
-            for frame, mask in zip(frames, coarse, strict=True):
-                _check_frame(frame)
-                refiner = refiner or AlphaRefiner((frame.shape[1], frame.shape[0]), plate)
-                waiting.append(pool.submit(refiner.finish, refiner.begin(frame, mask)))
-                if len(waiting) > threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+
+    def begun() -> Iterator[tuple[AlphaRefiner, Begun]]:
+        refiner: AlphaRefiner | None = None
+        for frame, mask in zip(frames, coarse, strict=True):
+            _check_frame(frame)
+            refiner = refiner or AlphaRefiner((frame.shape[1], frame.shape[0]), plate)
+            yield refiner, refiner.begin(frame, mask)
+
+    return in_order(lambda item: item[0].finish(item[1]), begun(), threads)
 
 
 class Begun(NamedTuple):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from being_rt.dataset import Dataset, DatasetWriter
 from being_rt.errors import FileFormatError, InvalidParameterError, TrackError
 from being_rt.flame.model import FlameModel
+from being_rt.parallel import thread_count
 from being_rt.track.alpha import refine_alphas
 from being_rt.track.camera_motion import CameraMotion, camera_motion
 from being_rt.track.embedding import landmark_embedding
@@ -80,7 +81,7 @@ def prepare(
     refine: Refine = "auto",
     photometric: PhotometricConfig | None = None,
     device: str = "auto",
-    threads: int = 2,
+    threads: int = 0,
     progress: Progress | None = None,
 ) -> Prepared:
     """Track the person in a video and write a data set to train on.
@@ -100,7 +101,7 @@ def prepare(
             included. auto: where PyTorch is installed.
         photometric: how; None: the defaults.
         device: of refining: "auto", "cpu", "cuda" or "cuda:N".
-        threads: for networks and filters.
+        threads: for decoding, networks and filters; 0: one per core.
         progress: hears what is done.
 
     Raises:
@@ -119,6 +120,7 @@ def prepare(
     tell = progress or (lambda stage, share: None)
     config = config or REAL_FACES
     how = (photometric or PhotometricConfig()) if is_wanted(refine) else None
+    threads = thread_count(threads)
     stages = Stages(work)
     source_key = key_of(VERSION, content_key(video))
     seen = stages.result(
@@ -147,7 +149,7 @@ def prepare(
     tell("separating", 0.0)
     # Frames without a face count as well: an empty room at the start is the best that can be.
     chosen = np.unique(np.linspace(0, len(seen) - 1, PLATE_FRAMES).round().astype(np.int64))
-    pictures = [picture for _, picture in _frames(video, chosen)]
+    pictures = [picture for _, picture in _frames(video, chosen, threads)]
     motion = camera_motion(pictures, [seen.masks[i] for i in chosen])
     plate = background_plate(pictures, [seen.masks[i] for i in chosen]) if motion.is_static else None
     refined_key = key_of(fit_key, held_out, image_suffix, REFINED_VERSION, asdict(how)) if how is not None else ""
@@ -190,10 +192,10 @@ def _counted(stage: str, tell: Progress) -> Callable[[int, int], None]:
     return lambda done, count: tell(stage, done / max(count, 1))
 
 
-def _frames(video: str | os.PathLike[str], chosen: NDArray[np.int64]) -> Iterator[tuple[int, UInt8]]:
+def _frames(video: str | os.PathLike[str], chosen: NDArray[np.int64], threads: int) -> Iterator[tuple[int, UInt8]]:
     """The chosen frames of a video, in their order."""
     wanted = set(chosen.tolist())
-    for index, _, picture in VideoSource(video):
+    for index, _, picture in VideoSource(video, threads=threads):
         if index in wanted:
             yield index, picture
 
@@ -232,7 +234,7 @@ def _written(
         kept: list[UInt8] = []
 
         def pictures() -> Iterator[UInt8]:
-            for _, picture in _frames(video, tracked):
+            for _, picture in _frames(video, tracked, threads):
                 kept.append(picture)
                 yield picture
 

@@ -18,6 +18,7 @@ from being_rt.errors import TrackError
 from being_rt.files import atomic_write
 from being_rt.flame.rotations import matrices
 from being_rt.page import chart, figure, number, page, picture_address, table, text, video_address
+from being_rt.parallel import in_order
 from being_rt.track.prepare import Prepared
 from being_rt.track.quality import Gap, TrackQuality, advice
 from being_rt.video import VideoWriter
@@ -132,15 +133,12 @@ def write_overlay(dataset: Dataset, path: str | os.PathLike[str]) -> None:
 
     Raises ``MissingDependencyError`` without PyAV, and ``VideoError``.
     """
-    from PIL import Image
-
     width, height = dataset.size
     scale = min(1.0, VIDEO_SIDE / max(width, height))
     size = max(16, round(scale * width / 2) * 2), max(16, round(scale * height / 2) * 2)
     with VideoWriter(path, size, dataset.fps) as video:
-        for index in range(dataset.count):
-            picture = Image.fromarray(overlay(dataset, index))
-            video.write(np.ascontiguousarray(picture.resize(size, Image.Resampling.BILINEAR)))
+        for picture in in_order(lambda index: overlay(dataset, index, size), range(dataset.count)):
+            video.write(picture)
 
 
 def _gap(gap: Gap) -> str:

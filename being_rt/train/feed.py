@@ -7,7 +7,6 @@ where a thread cuts the next steps' crops and a stream of their own carries them
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +21,7 @@ from being_rt.avatar.avatar import Camera
 from being_rt.dataset import Dataset
 from being_rt.dataset.regions import region_boxes
 from being_rt.errors import DatasetError, InvalidParameterError
+from being_rt.parallel import in_order
 from being_rt.train.config import FeedConfig
 from being_rt.train.sampling import COLUMNS, WEIGHTED, Sampler, View, evenly, make_views
 
@@ -199,10 +199,15 @@ class Feed:
     def _load(self, progress: Callable[[int, int], None] | None) -> Float32:
         """Decode all frames into the levels. Returns the boxes [n, 4] px of what the masks show."""
         body = np.empty((len(self.frames), 4), np.float32)
-        for position, (picture, mask) in enumerate(read_frames(self.dataset, self.frames)):
-            body[position] = mask_box(mask)
-            for reduction, level in self._levels.items():
-                level[position].copy_(torch.from_numpy(pack(*reduced(picture, mask, reduction))))
+
+        def levels(index: int) -> tuple[Float32, list[Int32]]:
+            picture, mask = self.dataset.image(index), self.dataset.mask(index)
+            return mask_box(mask), [pack(*reduced(picture, mask, reduction)) for reduction in self._levels]
+
+        for position, (box, words) in enumerate(in_order(levels, self.frames.tolist())):
+            body[position] = box
+            for level, packed in zip(self._levels.values(), words, strict=True):
+                level[position].copy_(torch.from_numpy(packed))
             if progress is not None:
                 progress(position + 1, len(self.frames))
         return body
@@ -348,24 +353,8 @@ def frame_boxes(dataset: Dataset, frames: Int32) -> dict[str, Float32]:
 
 
 def read_frames(dataset: Dataset, frames: Sequence[int] | Int32) -> Iterator[tuple[UInt8, UInt8]]:
-    """Pictures [H, W, 3] and masks [H, W] of frames in order, decoded ahead on as many threads as there are cores."""
-
-    def read(index: int) -> tuple[UInt8, UInt8]:
-        return dataset.image(index), dataset.mask(index)
-
-    threads = max(1, min(16, os.cpu_count() or 1))
-    with ThreadPoolExecutor(threads, "being-decode") as pool:
-        waiting: deque[Future[tuple[UInt8, UInt8]]] = deque()
-        try:
-            for index in frames:
-                waiting.append(pool.submit(read, int(index)))
-                if len(waiting) > 2 * threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    """Pictures [H, W, 3] and masks [H, W] of frames in order, decoded ahead."""
+    return in_order(lambda index: (dataset.image(int(index)), dataset.mask(int(index))), frames)
 
 
 def pack(picture: UInt8, mask: UInt8) -> Int32:
@@ -378,13 +367,19 @@ def reduced(picture: UInt8, mask: UInt8, reduction: int) -> tuple[UInt8, UInt8]:
     if reduction == 1:
         return picture, mask
     height, width = (side // reduction * reduction for side in mask.shape)
-    blocks = (height // reduction, reduction, width // reduction, reduction)
-    alpha = mask[:height, :width].astype(np.float32).reshape(blocks)
-    colour = picture[:height, :width].astype(np.float32).reshape(*blocks, 3)
-    total = alpha.sum((1, 3))
-    weighted = (alpha[..., None] * colour).sum((1, 3)) / np.maximum(total, 1)[..., None]
-    colour = np.where(total[..., None] > 0, weighted, colour.mean((1, 3)))
-    return np.round(colour).astype(np.uint8), np.round(total / reduction**2).astype(np.uint8)
+
+    def sums(values: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        rows = sum((values[i:height:reduction] for i in range(1, reduction)), values[:height:reduction])
+        return sum((rows[:, i:width:reduction] for i in range(1, reduction)), rows[:, :width:reduction])
+
+    alpha = mask.astype(np.uint32)
+    total = sums(alpha)
+    colour = np.empty((*total.shape, 3), np.uint8)
+    for channel in range(3):  # a plane at a time: NumPy adds rows of neighbours quickly, and rows of three slowly
+        plane = picture[..., channel].astype(np.uint32)
+        weighted = sums(plane * alpha) / np.maximum(total, 1)
+        colour[..., channel] = np.round(np.where(total > 0, weighted, sums(plane) / reduction**2))
+    return colour, np.round(total / reduction**2).astype(np.uint8)
 
 
 def mask_box(mask: UInt8) -> Float32:
