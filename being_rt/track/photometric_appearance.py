@@ -37,9 +37,12 @@ def appearance(
     Raises as :func:`being_rt.train.trainer.train`, and ``KeyboardInterrupt`` where that was interrupted.
     """
 
+    # Held-out frames are not to be judged: what the appearance is for comes after.
+    shown = replace(dataset, splits=tuple("train" if split == "train" else "unseen" for split in dataset.splits))
+
     def run(resume: bool) -> TrainResult:
         return train(
-            dataset,
+            shown,
             training(config, dataset.size),
             folder,
             resume=resume,
