@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import queue
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import suppress
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MOST_THREADS = 16  # more only wait for memory, and for each other
+MOST_THREADS = 8  # more mostly wait for Python's lock, which each needs between two calls
+_PATIENCE = 0.1  # seconds after which a thread that waits for room looks whether it is still wanted
 
 
 def usable_cores() -> int:
@@ -52,3 +56,62 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int
         finally:
             for future in waiting:
                 future.cancel()
+
+
+class ahead(Generic[Item]):
+    """Items that a thread of its own fetches in advance, so many of them; 0: without one.
+
+    What fetching raises is raised where items are used.
+
+    Example::
+
+        with ahead(VideoSource(path), 4) as frames:
+            for index, time, frame in frames:
+                ...
+    """
+
+    def __init__(self, items: Iterable[Item], count: int) -> None:
+        self._items, self._count = items, count
+        self._queue: queue.Queue[tuple[list[Item], BaseException | None]] = queue.Queue(max(count, 1))
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._fetch, name="being-ahead", daemon=True)
+
+    def __enter__(self) -> Iterator[Item]:
+        if not self._count:
+            return iter(self._items)
+        self._thread.start()
+        return self._received()
+
+    def __exit__(self, *reason: object) -> None:
+        self._over.set()
+        if self._thread.is_alive():
+            with suppress(queue.Empty):
+                while True:
+                    self._queue.get_nowait()  # lets a thread that waits for room see that it is over
+            self._thread.join()
+
+    def _received(self) -> Iterator[Item]:
+        while True:
+            fetched, problem = self._queue.get()
+            if problem is not None:
+                raise problem
+            if not fetched:
+                return
+            yield fetched[0]
+
+    def _fetch(self) -> None:
+        try:
+            for item in self._items:
+                if not self._put([item], None):
+                    return
+        except BaseException as problem:
+            self._put([], problem)
+        else:
+            self._put([], None)
+
+    def _put(self, fetched: list[Item], problem: BaseException | None) -> bool:
+        while not self._over.is_set():
+            with suppress(queue.Full):
+                self._queue.put((fetched, problem), timeout=_PATIENCE)
+                return True
+        return False

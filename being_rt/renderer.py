@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from being_rt.avatar.avatar import Avatar, Camera, Gaussians
 from being_rt.cuda import CudaArray, CudaBackend, DeviceFrame, check_device
 from being_rt.errors import DeviceError, InvalidParameterError
-from being_rt.parallel import thread_count
+from being_rt.parallel import usable_cores
 
 if TYPE_CHECKING:
     from being_rt.flame.params import FlameParams
@@ -26,6 +26,7 @@ Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
 
 LARGEST_SIDE = 8192  # pixels
+USUAL_THREADS = 16  # at most; more do not draw a frame any faster
 _DRAW_NEEDS_CUDA = "draw needs a CUDA device; with device='cpu' use render"
 MOST_SESSIONS = 65535
 
@@ -389,7 +390,7 @@ class _CpuBackend:
     def __init__(self, avatar: Avatar, size: tuple[int, int], threads: int | None) -> None:
         from being_rt import _C
 
-        self._engine = _C.Engine(_arrays(avatar), threads=thread_count(threads or 0))
+        self._engine = _C.Engine(_arrays(avatar), threads=threads or min(usable_cores(), USUAL_THREADS))
         self._size = size
 
     @property

@@ -220,7 +220,7 @@ def test_what_alpha_refuses() -> None:
     with pytest.raises(InvalidParameterError, match="a plate must be of the frames' size 40x30"):
         refine_alpha(frame, mask, Plate(frame[:20], np.ones((20, 40), bool)))
     with pytest.raises(InvalidParameterError, match="frames must be 40x30, got 40x20"):
-        AlphaRefiner((40, 30)).begin(frame[:20], mask)
+        AlphaRefiner((40, 30)).reduce(frame[:20], mask)
     with pytest.raises(ValueError, match="shorter"):
         list(refine_alphas([frame, frame], [mask]))
 

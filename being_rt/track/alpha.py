@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cache
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -69,7 +70,7 @@ def refine_alpha(frame: UInt8, coarse: UInt8, plate: Plate | None = None) -> UIn
     """
     _check_frame(frame)
     refiner = AlphaRefiner((frame.shape[1], frame.shape[0]), plate)
-    return refiner.finish(refiner.begin(frame, coarse))
+    return refiner.finish(refiner.reduce(frame, coarse))
 
 
 def refine_alphas(
@@ -91,18 +92,18 @@ def refine_alphas(
             ...
     """
 
-    def begun() -> Iterator[tuple[AlphaRefiner, Begun]]:
-        refiner: AlphaRefiner | None = None
-        for frame, mask in zip(frames, coarse, strict=True):
-            _check_frame(frame)
-            refiner = refiner or AlphaRefiner((frame.shape[1], frame.shape[0]), plate)
-            yield refiner, refiner.begin(frame, mask)
+    pairs = zip(frames, coarse, strict=True)
+    first = next(pairs, None)
+    if first is None:
+        return
+    _check_frame(first[0])
+    refiner = AlphaRefiner((first[0].shape[1], first[0].shape[0]), plate)
+    reduced = in_order(lambda pair: refiner.reduce(*pair), chain([first], pairs), threads)
+    yield from in_order(refiner.finish, map(refiner.steady, reduced), threads)
 
-    return in_order(lambda item: item[0].finish(item[1]), begun(), threads)
 
-
-class Begun(NamedTuple):
-    """A frame, the same at the size at which coefficients are found, and its mask there, steadied."""
+class Reduced(NamedTuple):
+    """A frame, the same at the size at which coefficients are found, and its mask there."""
 
     frame: UInt8  # [H, W, 3]
     small: Float32  # [3, h, w] 0..1
@@ -110,7 +111,7 @@ class Begun(NamedTuple):
 
 
 class AlphaRefiner:
-    """Refines the frames of one video: :meth:`begin` in their order, :meth:`finish` in any, on any thread.
+    """Refines the frames of one video: :meth:`steady` in their order, the rest in any, on any thread.
 
     Args:
         size: width, height of the frames.
@@ -122,7 +123,7 @@ class AlphaRefiner:
     Example::
 
         refiner = AlphaRefiner((1920, 1080), plate)
-        alpha = refiner.finish(refiner.begin(frame, coarse))
+        alpha = refiner.finish(refiner.steady(refiner.reduce(frame, coarse)))
     """
 
     def __init__(self, size: tuple[int, int], plate: Plate | None = None) -> None:
@@ -135,8 +136,8 @@ class AlphaRefiner:
                 raise InvalidParameterError(f"a plate must be of the frames' size {size[0]}x{size[1]}")
             self._plate = _SmallPlate(plate, self._scale)
 
-    def begin(self, frame: UInt8, coarse: UInt8) -> Begun:
-        """The first, quick part of the work, frame after frame: masks are steadied by those before."""
+    def reduce(self, frame: UInt8, coarse: UInt8) -> Reduced:
+        """A frame and its mask at the small size."""
         _check_frame(frame)
         if frame.shape[:2] != (self.size[1], self.size[0]):
             raise InvalidParameterError(
@@ -145,18 +146,21 @@ class AlphaRefiner:
         if coarse.dtype != np.uint8 or coarse.ndim != 2 or not coarse.size:
             raise InvalidParameterError(f"a mask must be uint8 [h, w], got {coarse.dtype} {list(coarse.shape)}")
         small = _reduced(frame, self._scale)
-        mask = _resized(coarse, (small.shape[2], small.shape[1]))
-        if self._last is not None:
-            mask = _steadied(small, mask, *self._last)
-        self._last = small, mask
-        return Begun(frame, small, mask)
+        return Reduced(frame, small, _resized(coarse, (small.shape[2], small.shape[1])))
 
-    def finish(self, begun: Begun) -> UInt8:
-        """Alpha, uint8 [H, W], of a frame that was begun."""
-        mask, radius = begun.mask, RADIUS
+    def steady(self, reduced: Reduced) -> Reduced:
+        """The same with a mask that is steadied by the frame before, which was steadied last."""
+        if self._last is not None:
+            reduced = reduced._replace(mask=_steadied(reduced.small, reduced.mask, *self._last))
+        self._last = reduced.small, reduced.mask
+        return reduced
+
+    def finish(self, reduced: Reduced) -> UInt8:
+        """Alpha, uint8 [H, W], of a frame."""
+        mask, radius = reduced.mask, RADIUS
         if self._plate is not None:
-            mask, radius = self._plate.judge(begun.small, mask), RADIUS_KNOWN
-        return _apply(begun.frame, mask, _guided_filter(begun.small, mask, radius), self._scale)
+            mask, radius = self._plate.judge(reduced.small, mask), RADIUS_KNOWN
+        return _apply(reduced.frame, mask, _guided_filter(reduced.small, mask, radius), self._scale)
 
 
 class _SmallPlate:

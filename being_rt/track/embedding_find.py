@@ -27,6 +27,7 @@ from being_rt.flame.params import FlameParams
 from being_rt.flame.rig import Rig
 from being_rt.flame.rotations import matrices
 from being_rt.flame.skinning import bake_rig, skin
+from being_rt.parallel import in_order
 from being_rt.track import fit_landmarks as names
 from being_rt.track.embedding_paint import Paint
 from being_rt.track.embedding_render import BACKGROUND, Seen, points_seen, rasterize
@@ -120,11 +121,9 @@ def find_landmarks(model: FlameModel, look: Look) -> tuple[Int32, Float32, Float
 
 def draw_views(rig: Rig, paint: Paint, look: Look) -> list[View]:
     """The model from all sides, mouth closed and open in turn."""
-    views = []
-    for index, (yaw, pitch) in enumerate((yaw, pitch) for pitch in PITCHES for yaw in YAWS):
-        view = draw(rig, paint, math.radians(yaw), math.radians(pitch), JAWS[index % 2])
-        views.append(replace(view, landmarks=look(view.picture)))
-    return views
+    sides = [(math.radians(yaw), math.radians(pitch)) for pitch in PITCHES for yaw in YAWS]
+    drawn = in_order(lambda item: draw(rig, paint, *item[1], JAWS[item[0] % 2]), enumerate(sides))
+    return [replace(view, landmarks=look(view.picture)) for view in drawn]
 
 
 def draw(rig: Rig, paint: Paint, yaw: float, pitch: float, jaw: float) -> View:

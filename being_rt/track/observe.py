@@ -7,17 +7,15 @@ Landmarks are not smoothed; what is noise and what is motion is for the fit to d
 from __future__ import annotations
 
 import os
-import queue
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.errors import InvalidParameterError, TrackError
+from being_rt.parallel import ahead
 from being_rt.track.faces import FaceTracks, Track
 from being_rt.track.observations import LANDMARKS, Observations
 from being_rt.track.segmentation import PersonSegmentation
@@ -109,7 +107,7 @@ def observe_frames(
     segment = PersonSegmentation(size) if mask else None
     masks: list[Any] = []  # of each frame, or the promise of one
     length = 0
-    with ThreadPoolExecutor(1) as worker, _ahead(frames, AHEAD if threads > 1 else 0) as pictures:
+    with ThreadPoolExecutor(1) as worker, ahead(frames, AHEAD if threads > 1 else 0) as pictures:
         for index, picture in enumerate(pictures):
             if picture.dtype != np.uint8 or picture.shape != (size[1], size[0], 3):
                 raise InvalidParameterError(
@@ -209,53 +207,3 @@ def yaw(landmarks: Float32) -> Float32:
 def _result(one: Any) -> UInt8:
     result: UInt8 = one.result() if isinstance(one, Future) else one
     return result
-
-
-class _ahead:
-    """Iterate over frames that a thread of its own fetches in advance; 0 in advance is without one."""
-
-    def __init__(self, frames: Iterable[UInt8], count: int) -> None:
-        self._frames, self._count = frames, count
-        self._queue: queue.Queue[tuple[UInt8 | None, BaseException | None]] = queue.Queue(max(count, 1))
-        self._ends = threading.Event()
-        self._thread = threading.Thread(target=self._fetch, name="being-decode", daemon=True)
-
-    def __enter__(self) -> Iterator[UInt8]:
-        if not self._count:
-            return iter(self._frames)
-        self._thread.start()
-        return self._received()
-
-    def __exit__(self, *reason: object) -> None:
-        self._ends.set()
-        if self._thread.is_alive():
-            with suppress(queue.Empty):
-                while True:
-                    self._queue.get_nowait()  # lets a thread that waits for room see that it is over
-            self._thread.join()
-
-    def _received(self) -> Iterator[UInt8]:
-        while True:
-            frame, problem = self._queue.get()
-            if problem is not None:
-                raise problem
-            if frame is None:
-                return
-            yield frame
-
-    def _fetch(self) -> None:
-        try:
-            for frame in self._frames:
-                if not self._put(frame, None):
-                    return
-        except BaseException as problem:  # raised where frames are used
-            self._put(None, problem)
-        else:
-            self._put(None, None)
-
-    def _put(self, frame: UInt8 | None, problem: BaseException | None) -> bool:
-        while not self._ends.is_set():
-            with suppress(queue.Full):
-                self._queue.put((frame, problem), timeout=0.1)
-                return True
-        return False

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from being_rt.dataset.regions import region_boxes
 from being_rt.flame.params import WIDTHS, FlameParams
+from being_rt.parallel import in_order
 from being_rt.track.photometric_frames import ReducedDataset
 from being_rt.train.background import background_plate
-from being_rt.train.feed import camera_intrinsics, read_frames
+from being_rt.train.feed import camera_intrinsics
 from being_rt.train.frames import Frames
 from being_rt.train.tracks import COLUMNS
 
@@ -99,7 +100,10 @@ def make_views(
     plate = background_plate(dataset, 0)
     fine = _Pictures.empty(len(frames), window)
     coarse = _Pictures.empty(len(frames), half)
-    for i, (picture, mask) in enumerate(read_frames(dataset, frames.astype(np.int32))):
+
+    def prepare(i: int) -> None:
+        """Fill in frame i, on any thread."""
+        picture, mask = dataset.image(int(frames[i])), dataset.mask(int(frames[i]))
         alpha = mask[..., None] / np.float32(255)
         seen = np.round(alpha * picture + (1 - alpha) * plate).astype(np.uint8)
         left, top = corner[i]
@@ -116,6 +120,9 @@ def make_views(
         counted[inside] = 0
         coarse.target[i] = halved(seen.astype(np.float32)).round()
         coarse.weight[i] = halved(counted[..., None])[..., 0] * 4  # a pixel of this view is four
+
+    for _ in in_order(prepare, range(len(frames))):
+        pass
     still = np.zeros((len(frames), 2), np.int64)
     whole_plate = halved(plate.astype(np.float32)).round().astype(np.uint8)
     return (
@@ -221,17 +228,17 @@ def unpacked(rows: Float64, fps: float) -> FlameParams:
 
 def near(mask: UInt8) -> UInt8:
     """1 on the person and a few pixels around, where its edge may be."""
-    from PIL import Image, ImageFilter
+    from scipy import ndimage
 
-    seen = np.where(mask > SEEN, 255, 0).astype(np.uint8)
-    return (np.asarray(Image.fromarray(seen).filter(ImageFilter.MaxFilter(2 * MARGIN + 1))) > 0).astype(np.uint8)
+    widened: UInt8 = ndimage.maximum_filter((mask > SEEN).astype(np.uint8), 2 * MARGIN + 1, mode="nearest")
+    return widened
 
 
 def halved(values: Float32) -> Float32:
     """Means of 2 x 2 pixels of [H, W, C]; what is left over is cut off."""
     height, width = (side // 2 * 2 for side in values.shape[:2])
-    blocks = values[:height, :width].reshape(height // 2, 2, width // 2, 2, -1)
-    return np.asarray(blocks.mean((1, 3)), np.float32)
+    rows = values[0:height:2] + values[1:height:2]
+    return np.asarray((rows[:, 0:width:2] + rows[:, 1:width:2]) / 4, np.float32)
 
 
 def rows_of(params: FlameParams, timesteps: Int64) -> FlameParams:

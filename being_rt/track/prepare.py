@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from being_rt.dataset import Dataset, DatasetWriter
 from being_rt.errors import FileFormatError, InvalidParameterError, TrackError
 from being_rt.flame.model import FlameModel
-from being_rt.parallel import thread_count
+from being_rt.parallel import ahead, thread_count
 from being_rt.track.alpha import refine_alphas
 from being_rt.track.camera_motion import CameraMotion, camera_motion
 from being_rt.track.embedding import landmark_embedding
@@ -42,6 +42,7 @@ REAL_FACES = FitConfig(outlier=0.2, shape=0.4)
 
 VERSION = 2  # of what the stages do: a new one does them all again
 REFINED_VERSION = 2  # of what refining does
+AHEAD = 4  # frames that are decoded in advance
 PLATE_FRAMES = 60  # that the empty scene is found from
 KEY = "key"  # of a data set's metadata: what it was made from
 LEAST_SHARE = 0.5  # of the frames that must be tracked
@@ -233,15 +234,16 @@ def _written(
             writer.background(0, plate.picture)
         kept: list[UInt8] = []
 
-        def pictures() -> Iterator[UInt8]:
-            for _, picture in _frames(video, tracked, threads):
+        def pictures(frames: Iterator[tuple[int, UInt8]]) -> Iterator[UInt8]:
+            for _, picture in frames:
                 kept.append(picture)
                 yield picture
 
-        alphas = refine_alphas(pictures(), (seen.masks[i] for i in tracked), plate, threads)
-        for number, (index, alpha) in enumerate(zip(tracked.tolist(), alphas, strict=True)):
-            writer.add(kept.pop(0), alpha, params[index], split="train" if number < train else "test")
-            tell("separating", (number + 1) / len(tracked))
+        with ahead(_frames(video, tracked, threads), AHEAD) as frames:
+            alphas = refine_alphas(pictures(frames), (seen.masks[i] for i in tracked), plate, threads)
+            for number, (index, alpha) in enumerate(zip(tracked.tolist(), alphas, strict=True)):
+                writer.add(kept.pop(0), alpha, params[index], split="train" if number < train else "test")
+                tell("separating", (number + 1) / len(tracked))
         better = refined(writer.preview())
         if better is not None:
             writer.retrack(better.params, better.figures())

@@ -242,15 +242,18 @@ class FeedConfig:
     """A new colour behind every frame, so that coverage is learned; needs masks. Else the dataset's background."""
     frame_limit: int = 0
     """Use at most so many training frames, evenly spread; 0: all."""
-    device_gigabytes: float = 4.0
-    """Frames beyond this stay in the host's memory and are copied while the device computes."""
+    device_gigabytes: float = -1.0
+    """Frames beyond this stay in the host's memory and are copied while the device computes. -1: a third of what is
+    free on the device."""
 
     def check(self) -> None:
         _require(min(self.window) >= 16, "feed.window must be at least 16 pixels a side", self.window)
         _require(self.reduction in (2, 4), "feed.reduction must be 2 or 4", self.reduction)
         for name in ("whole_until", "window_share"):
             _require(0 <= getattr(self, name) <= 1, f"feed.{name} must be a share 0..1", getattr(self, name))
-        _not_negative("feed", self)
+        held = self.device_gigabytes
+        _require(held >= 0 or held == -1, "feed.device_gigabytes must be 0 or more, or -1", held)
+        _not_negative("feed", self, but=("device_gigabytes",))
 
 
 @dataclass(frozen=True)

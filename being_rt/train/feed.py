@@ -174,7 +174,7 @@ class Feed:
             reduction: (len(self.frames), self.size[1] // reduction, self.size[0] // reduction)
             for reduction in sorted({view.reduction for view in self.views}, reverse=True)
         }
-        budget = int(config.device_gigabytes * 1e9) if self.device.type == "cuda" else 0
+        budget = room_for_frames(config, self.device)
         place = {}
         for reduction, shape in shapes.items():
             size = 4 * int(np.prod(shape))
@@ -395,6 +395,15 @@ def camera_intrinsics(camera: Camera) -> Float32:
     focal = camera.intrinsics.diagonal()[:2].astype(np.float64)
     limits = LIMIT * np.array(camera.size) / (2 * focal)
     return np.concatenate([focal, camera.intrinsics[:2, 2], limits]).astype(np.float32)
+
+
+def room_for_frames(config: FeedConfig, device: torch.device) -> int:
+    """Bytes of a device's memory that frames may take; none on a CPU, which has them in its own."""
+    if device.type != "cuda":
+        return 0
+    if config.device_gigabytes >= 0:
+        return int(config.device_gigabytes * 1e9)
+    return torch.cuda.mem_get_info(device)[0] // 3
 
 
 def free_memory() -> float:
