@@ -91,7 +91,8 @@ def test_ahead_fetches_on_a_thread_and_no_farther_than_it_should() -> None:
                 full.set()
             yield item
 
-    with ahead(items(), 3):
+    with ahead(items(), 3) as fetched:
         assert full.wait(20)
-    assert len(taken) == 4
+        assert len(taken) == 4
+        assert next(fetched) == 0
     assert set(taken) != {threading.get_ident()}

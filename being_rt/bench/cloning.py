@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
@@ -103,14 +104,13 @@ def film(
     room = background_picture(person.background, size)
     assert room is not None  # a picture, as all avatars have it
     deviations = noise_deviations(PictureErrors())
-    empty = round(EMPTY * FPS)
 
-    def frame(index: int) -> NDArray[np.uint8]:
-        seen = room if index < empty else renderer.render(motion[index - empty])
-        return noisy_picture(seen, deviations, np.random.default_rng(index))
+    def recorded(frame: tuple[int, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        return noisy_picture(frame[1], deviations, np.random.default_rng(frame[0]))
 
+    frames = chain(repeat(room, round(EMPTY * FPS)), (renderer.render(motion[t]) for t in range(len(motion))))
     with VideoWriter(path, size, FPS) as video:
-        for picture in in_order(frame, range(empty + len(motion))):
+        for picture in in_order(recorded, enumerate(frames)):
             video.write(picture)
 
 

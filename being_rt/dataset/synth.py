@@ -29,7 +29,7 @@ from being_rt.errors import DatasetError, InvalidParameterError
 from being_rt.flame.params import FlameParams
 from being_rt.flame.rig import Rig
 from being_rt.parallel import in_order
-from being_rt.renderer import Renderer, background_picture
+from being_rt.renderer import Layers, Renderer, background_picture
 
 UInt8 = NDArray[np.uint8]
 Progress = Callable[[int, int], None]  # frames written, frames in all
@@ -228,13 +228,15 @@ def _drawn(
     """Frame and mask of every shot, in order."""
     deviations = noise_deviations(errors)
 
-    def draw(shot: _Shot) -> tuple[UInt8, UInt8]:
-        layers = renderer.render_layers(truth[shot.timestep], cameras[shot.camera])
+    def recorded(drawn: tuple[_Shot, Layers]) -> tuple[UInt8, UInt8]:
+        shot, layers = drawn
         # A generator per frame: what is drawn before does not matter.
         random = np.random.default_rng([seed, 4, shot.timestep, shot.camera])
         return noisy_picture(layers.picture, deviations, random), mask_of(layers.alpha, errors)
 
-    return in_order(draw, shots)
+    # A renderer is used by one thread at a time: this one draws.
+    drawn = ((shot, renderer.render_layers(truth[shot.timestep], cameras[shot.camera])) for shot in shots)
+    return in_order(recorded, drawn)
 
 
 def _check_visible(renderer: Renderer) -> None:
