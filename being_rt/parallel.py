@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import queue
 import threading
@@ -9,12 +10,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MOST_THREADS = 8  # more mostly wait for Python's lock, which each needs between two calls
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 _PATIENCE = 0.1  # seconds after which a thread that waits for room looks whether it is still wanted
 
 
@@ -26,6 +29,20 @@ def usable_cores() -> int:
 def thread_count(threads: int = 0) -> int:
     """So many threads; 0: one per usable core, at most :data:`MOST_THREADS`."""
     return threads if threads > 0 else min(usable_cores(), MOST_THREADS)
+
+
+@cache
+def keep_memory() -> None:
+    """Let this process keep the memory of pictures that are done with, up to a gigabyte, where its C library can.
+
+    By default glibc asks the system for every large array and gives it back at once: pages are mapped, cleared and
+    unmapped again and again, and threads that do so wait for one another. Pictures of a video come and go by the
+    thousand.
+    """
+    with suppress(OSError, AttributeError, TypeError):  # another system, another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_MMAP_THRESHOLD, 32 << 20)  # the largest that it takes
+        mallopt(_TRIM_THRESHOLD, 1 << 30)
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int = 0) -> Iterator[Result]:
@@ -43,6 +60,7 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int
         for picture in in_order(read, paths):
             ...
     """
+    keep_memory()
     threads = thread_count(threads)
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads, "being") as pool:

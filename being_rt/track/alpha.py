@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from being_rt.errors import InvalidParameterError
 from being_rt.parallel import in_order
+from being_rt.track.fit_threads import one_thread_each
 from being_rt.track.plate import Plate
 
 UInt8 = NDArray[np.uint8]
@@ -99,7 +100,8 @@ def refine_alphas(
     _check_frame(first[0])
     refiner = AlphaRefiner((first[0].shape[1], first[0].shape[0]), plate)
     reduced = in_order(lambda pair: refiner.reduce(*pair), chain([first], pairs), threads)
-    yield from in_order(refiner.finish, map(refiner.steady, reduced), threads)
+    with one_thread_each():
+        yield from in_order(refiner.finish, map(refiner.steady, reduced), threads)
 
 
 class Reduced(NamedTuple):
