@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
@@ -46,7 +47,8 @@ class Renderer:
     whatever was drawn before. CPU and CUDA round differently: nearly all pixels are within 1/255 of each other, and
     both keep the same distance from :mod:`being_rt.reference`, the readable twin. Methods come from Kerbl et al., "3D
     Gaussian splatting for real-time radiance field rendering", 2023, and the papers that the native code names.
-    Python's interpreter lock is free while a frame is drawn; one instance draws one frame at a time.
+    Python's interpreter lock is free while a frame is drawn. Threads may share an instance, which draws one frame at a
+    time, each with the camera that its call names.
 
     Args:
         avatar: the person.
@@ -92,6 +94,7 @@ class Renderer:
             self._backend = CudaBackend(
                 [_arrays(avatar)], [0], self.size, index, graph, lambda format: _shape(format, self.size)
             )
+        self._drawing = threading.Lock()  # a camera and the frame that is drawn with it belong together
         self._camera: Camera | None = None
         self._set_camera(camera or avatar.camera)
         plate = background_picture(avatar.background if background is None else background, self.size)
@@ -141,7 +144,7 @@ class Renderer:
             InvalidParameterError: T is not 1, values are not finite, ``out`` does not fit, or an unknown format.
             DeviceError: the device failed or has too little memory.
         """
-        with self._range[0]:
+        with self._range[0], self._drawing:
             self._use(camera)
             return self._backend.render(params, out, format)
 
@@ -172,7 +175,7 @@ class Renderer:
             frame = renderer.draw(params, stream=torch.cuda.current_stream())
             tensor = torch.from_dlpack(frame)  # uint8 [H, W, 3], no copy
         """
-        with self._range[1]:
+        with self._range[1], self._drawing:
             backend = self._backend
             if not isinstance(backend, CudaBackend):
                 raise DeviceError(_DRAW_NEEDS_CUDA)
@@ -186,8 +189,9 @@ class Renderer:
 
             picture, alpha, depth = renderer.render_layers(params)
         """
-        self._use(camera)
-        return Layers(*self._backend.layers(params))
+        with self._drawing:
+            self._use(camera)
+            return Layers(*self._backend.layers(params))
 
     def stage_times(self) -> dict[str, float]:
         """Milliseconds that each stage of the last frame took, in order; their sum is the frame.

@@ -258,6 +258,29 @@ def test_bad_backgrounds(background: object) -> None:
         draw(background=background)
 
 
+def test_threads_that_share_a_renderer_keep_their_cameras() -> None:
+    cameras = [make_camera((160, 120), yaw=yaw) for yaw in (-0.6, 0.0, 0.6)]
+    renderer = Renderer(AVATAR, (160, 120), threads=1)
+    expected = [renderer.render_layers(PARAMS[0], camera) for camera in cameras]
+    right: list[bool] = []
+
+    def work(index: int) -> None:
+        for turn in range(40):
+            if turn % 2:
+                picture = renderer.render(PARAMS[0], camera=cameras[index])
+            else:
+                picture = renderer.render_layers(PARAMS[0], cameras[index]).picture
+            right.append(np.array_equal(picture, expected[index].picture))
+
+    workers = [threading.Thread(target=work, args=(index,)) for index in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(right) == 120
+    assert all(right)
+
+
 def test_resized_camera_keeps_the_view() -> None:
     """A point of the middle of the picture stays there, at any size; vertically the same share of the world is seen."""
     camera = make_camera((160, 120))

@@ -234,7 +234,7 @@ def _drawn(
         random = np.random.default_rng([seed, 4, shot.timestep, shot.camera])
         return noisy_picture(layers.picture, deviations, random), mask_of(layers.alpha, errors)
 
-    # A renderer is used by one thread at a time: this one draws.
+    # This thread draws, for a renderer draws one frame at a time.
     drawn = ((shot, renderer.render_layers(truth[shot.timestep], cameras[shot.camera])) for shot in shots)
     return in_order(recorded, drawn)
 
