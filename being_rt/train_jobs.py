@@ -56,6 +56,7 @@ class Trained:
     seconds: float  # of training alone
     images_per_second: float
     quality: dict[str, float]  # means over the held-out frames, by measure; empty where there are none
+    times: dict[str, float]  # seconds by phase, of this process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +243,7 @@ def _trained(result: TrainResult, folder: Path) -> Trained:
         seconds=result.seconds,
         images_per_second=result.images_per_second,
         quality={name: value for name, value in summary.items() if isinstance(value, float)},
+        times=dict(result.times),
     )
 
 

@@ -39,8 +39,8 @@ EMPTY = 2.0  # seconds of the room alone
 # Seconds of video, its size, steps of training (0: as many as `being clone` takes).
 LEVELS = {"quick": (6.0, (480, 270), 50), "default": (30.0, (1920, 1080), 0), "full": (60.0, (1920, 1080), 0)}
 FOOTNOTE = """\
-Wall clock of one process that starts cold. training: the steps alone; around training: frames loaded and sent to the
-device, evaluations, checkpoints, the avatar and its report; talking: a video in which the avatar says a line."""
+Wall clock of one process that starts cold. training: the steps alone; avatar: its file and its report; talking: a video
+in which it says a line."""
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,8 @@ def measure(
         steps=trained.steps,
         stages={
             **prepared.times,
-            "training": trained.seconds,
-            "around training": trained_after - trained.seconds,
+            **trained.times,
+            "avatar": trained_after - sum(trained.times.values()),
             "talking": time.perf_counter() - start - trained_after,
         },
         track={
