@@ -31,13 +31,14 @@ from being_rt.track.photometric_gate import Landmarks, blended, head_and_body_ji
 if TYPE_CHECKING:
     from being_rt.track.photometric_frames import ReducedDataset
     from being_rt.track.photometric_views import Renderable
+    from being_rt.track.shoulders import Shoulders
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
 Refine = Literal["auto", "on", "off"]
-TRAINING_SHARE = 0.4  # of the work, for who watches it
+SHOULDERS_SHARE, TRAINING_SHARE = 0.03, 0.4  # of the work that is done by then, for who watches it
 
 
 @dataclass(frozen=True)
@@ -181,17 +182,21 @@ def refine(
     from being_rt.track.photometric_appearance import appearance
     from being_rt.track.photometric_frames import ReducedDataset, face_reduction
     from being_rt.track.photometric_settle import settle
+    from being_rt.track.shoulders import shoulders
     from being_rt.train.distributed import chosen_device
 
     config = config or PhotometricConfig()
     tell = progress or (lambda share: None)
     where = str(chosen_device(device))
-    settled = settle(dataset.params, dataset.rig, dataset.cameras[0], landmarks, config, where)
+    found = shoulders(dataset, lambda share: tell(SHOULDERS_SHARE * share)) if landmarks is not None else None
+    settled = settle(dataset.params, dataset.rig, dataset.cameras[0], landmarks, config, where, found)
     small = ReducedDataset.of(replace(dataset, params=settled), face_reduction(dataset, config.face))
-    model = appearance(small, config, Path(work), where, lambda share: tell(TRAINING_SHARE * share))
-    refined = refine_with(
-        model, small, landmarks, config, where, lambda share: tell(TRAINING_SHARE + (1 - TRAINING_SHARE) * share)
-    )
+
+    def part(begin: float, end: float) -> Callable[[float], None]:
+        return lambda share: tell(begin + (end - begin) * share)
+
+    model = appearance(small, config, Path(work), where, part(SHOULDERS_SHARE, TRAINING_SHARE))
+    refined = refine_with(model, small, landmarks, config, where, part(TRAINING_SHARE, 1), found)
     # What is told of the track before is of the track that was given.
     camera = dataset.cameras[0]
     head, body = head_and_body_jitter(dataset.params, dataset.rig, camera)
@@ -213,17 +218,19 @@ def refine_with(
     config: PhotometricConfig,
     device: str,
     progress: Callable[[float], None],
+    shoulders: Shoulders | None = None,
 ) -> Refined:
     """The second half of :func:`refine`: with an appearance of the person in a reduced data set.
 
     Args:
         model: draws frames; :class:`being_rt.train.model.AvatarModel` does.
         small: the frames, reduced, with a settled track.
+        shoulders: where they were found in the full frames.
     """
     from being_rt.track.photometric_search import search
 
     camera, rig, given = small.cameras[0], small.rig, small.params
-    found = search(model, small, given, landmarks, config, device, progress)
+    found = search(model, small, given, landmarks, config, device, progress, shoulders)
     errors = np.full((2, len(given)), np.nan)
     candidate = errors[0]
     full = (small.original or small).cameras[0]

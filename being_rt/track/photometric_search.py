@@ -17,6 +17,7 @@ from being_rt.track.photometric_frames import ReducedDataset
 from being_rt.track.photometric_gate import Landmarks
 from being_rt.track.photometric_landmarks import LandmarkLooker
 from being_rt.track.photometric_parameters import POSE, Parameters
+from being_rt.track.photometric_shoulders import ShouldersLooker
 from being_rt.track.photometric_solve import MotionPrior
 from being_rt.track.photometric_views import (
     Looker,
@@ -28,6 +29,7 @@ from being_rt.track.photometric_views import (
     packed_row,
     unpacked,
 )
+from being_rt.track.shoulders import Shoulders
 from being_rt.train.tracks import second_differences
 
 Float64 = NDArray[np.float64]
@@ -69,13 +71,14 @@ def search(
     config: PhotometricConfig,
     device: str,
     progress: Callable[[float], None],
+    shoulders: Shoulders | None = None,
 ) -> Found:
     """Refine all timesteps that the first camera shows.
 
     Raises:
         InvalidParameterError: it shows none.
     """
-    run = _Search(model, dataset, given, landmarks, config, device)
+    run = _Search(model, dataset, given, landmarks, config, device, shoulders)
     total = (config.iterations + 2) * len(run.times)
     done = 0
 
@@ -111,6 +114,7 @@ class _Search:
         landmarks: Landmarks | None,
         config: PhotometricConfig,
         device: str,
+        shoulders: Shoulders | None,
     ) -> None:
         self.dataset, self.config = dataset, config
         own = np.flatnonzero(dataset.camera_index == 0)
@@ -137,6 +141,10 @@ class _Search:
                 config.openings,
                 device,
             )
+        self.shoulders = None
+        if shoulders is not None:
+            full = (dataset.original or dataset).cameras[0]
+            self.shoulders = ShouldersLooker(shoulders, dataset.rig, full, self.given, self.parameters.columns)
         self.acceleration = second_differences(given, self.times)
         self.scales = self._usual_differences()
 
@@ -201,6 +209,10 @@ class _Search:
                 gradient[np.ix_(index, view.columns)] += pull
             if self.landmarks is not None:
                 own, pull = self.landmarks.look(times[part], motion).equations()
+                hessian[part] += own
+                gradient[part] += pull
+            if self.shoulders is not None:
+                own, pull = self.shoulders.equations(times[part], motion, columns)
                 hessian[part] += own
                 gradient[part] += pull
             advance(len(index))

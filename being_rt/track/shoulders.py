@@ -42,19 +42,19 @@ ALIKE = 0.5  # correlation of the clothes with themselves in another frame, at l
 
 @dataclass(frozen=True)
 class Shoulders:
-    """How clothes lie in T frames, against where they lie in their reference.
+    """How clothes lie in T frames, against where they lie in their reference: pixels of the frame.
 
     Example::
 
         found = shoulders(dataset)
-        print(found.known.mean(), found.shift.std(0))
+        print(found.known.mean(), found.motion.std(0))
     """
 
-    shift: Float64  # [T, 2] px of the frame to the right and down, of the point ``middle``; 0 where unknown
-    information: Float64  # [T, 2, 2] inverse covariance of the shift; 0 where unknown, or along edges
-    zoom: Float64  # [T] part by which clothes are larger
+    motion: Float64  # [T, 3] to the right and down, of ``middle``; growth: pixels away from it, at ``reach``
+    information: Float64  # [T, 3, 3] inverse covariance; 0 where unknown, or along edges
     turn: Float64  # [T] radians, clockwise
-    middle: Float64  # [2] px of the frame: the middle of what was compared
+    middle: Float64  # [2] px: the middle of what was compared
+    reach: float  # px, root mean square distance of it from there
 
     @property
     def known(self) -> Bool:
@@ -272,13 +272,12 @@ def _shoulders(
     reduction: int,
 ) -> Shoulders | None:
     count = len(dataset.params)
-    shift, zoom, turn, told = np.zeros((count, 2)), np.zeros(count), np.zeros(count), np.zeros((count, 2, 2))
-    shift[times], zoom[times], turn[times] = reduction * warps[:, :2], warps[:, 2] / unit, warps[:, 3] / unit
+    motion, turn, told = np.zeros((count, 3)), np.zeros(count), np.zeros((count, 3, 3))
     for i in np.flatnonzero(good):
-        # What is told of the shift whatever zoom and turn are: the Schur complement.
-        own, other, both = information[i][:2, :2], information[i][2:, 2:], information[i][:2, 2:]
-        told[times[i]] = (own - both @ np.linalg.pinv(other, rcond=1e-6) @ both.T) / reduction**2
-    shift[~told.any((1, 2))] = 0.0
+        # What is told of the rest whatever the turn is: the Schur complement.
+        own, both, turns = information[i][:3, :3], information[i][:3, 3], information[i][3, 3]
+        told[times[i]] = (own - np.outer(both, both) / max(float(turns), 1e-12)) / reduction**2
+        motion[times[i]], turn[times[i]] = reduction * warps[i, :3], warps[i, 3] / unit
     if not told.any():
         return None
-    return Shoulders(shift, told, zoom, turn, reduction * (middle + 0.5))
+    return Shoulders(motion, told, turn, reduction * (middle + 0.5), reduction * unit)
