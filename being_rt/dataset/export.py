@@ -25,6 +25,7 @@ from being_rt.dataset.pictures import encode_picture
 from being_rt.dataset.readers.cameras import OPENGL_TO_OPENCV
 from being_rt.dataset.readers.transforms import WHOLE
 from being_rt.errors import InvalidParameterError
+from being_rt.flame.joints import with_global_joint
 from being_rt.flame.model import EXPRESSION_COUNT, SHAPE_COUNT, FlameModel
 from being_rt.flame.params import FlameParams
 from being_rt.flame.rig import Rig
@@ -83,6 +84,9 @@ def export_vhap(
     if background not in (*BACKGROUNDS, "keep"):
         raise InvalidParameterError(f"background must be white, black or keep, got {background!r}")
     shape, offset, notes = identity_of(dataset.rig, model)
+    params, joint = dataset.params, _joints(model, shape, offset)[0]
+    if np.linalg.norm(joint - dataset.rig.joint_rest[0]) > _JOINTS:
+        _, params = with_global_joint(dataset.rig, params, joint)
     steps = np.unique(dataset.timestep)  # those with pictures, which count from 0 there
     rank = {int(step): index for index, step in enumerate(steps)}
     frames = []
@@ -90,7 +94,7 @@ def export_vhap(
         with writing(Path(out)):
             for name in ("images", "fg_masks", "flame_param"):
                 (folder / name).mkdir()
-            _write_params(folder, dataset.params, steps, shape, offset)
+            _write_params(folder, params, steps, shape, offset)
         for index in range(dataset.count):
             step = int(dataset.timestep[index])
             frames.append(_write_frame(folder, dataset, index, rank[step], background))
@@ -124,11 +128,17 @@ def identity_of(rig: Rig, model: FlameModel) -> tuple[Float32, Float32, tuple[st
     largest = float(np.linalg.norm(offset, axis=1).max())
     if largest > 1e-4:
         notes.append(f"the model's identities leave up to {1000 * largest:.1f} mm, which static_offset holds")
-    moved = dataclasses.replace(model, template=(model.template + offset).astype(np.float32))
-    off = float(np.linalg.norm(bake_rig(moved, shape).joint_rest - rig.joint_rest, axis=1).max())
+    # The global joint may be anywhere: translations make up for it.
+    off = float(np.linalg.norm(_joints(model, shape, offset) - rig.joint_rest, axis=1)[1:].max())
     if off > _JOINTS:
         notes.append(f"joints are {1000 * off:.1f} mm from where the data set has them: the model finds them otherwise")
     return shape, offset, tuple(notes)
+
+
+def _joints(model: FlameModel, shape: Float32, offset: Float32) -> Float32:
+    """Where a model finds the joints [5, 3] of an identity."""
+    moved = dataclasses.replace(model, template=(model.template + offset).astype(np.float32))
+    return bake_rig(moved, shape).joint_rest
 
 
 def _write_params(folder: Path, params: FlameParams, steps: NDArray[Any], shape: Float32, offset: Float32) -> None:
