@@ -36,7 +36,7 @@ MOST = 8_000  # that are compared, those with the most structure
 STEPS = 12  # of alignment per level at most
 FINE = 0.02  # pixels: a step that ends it
 TOGETHER = 60.0  # pixels whose differences count as one: folds are wrong together
-STRUCTURE = 2.0  # grey levels per pixel: root mean square slope in the weakest direction that can be followed
+DEFORMED = 1.0  # pixels by which clothes are not where shift, zoom and turn have them
 ALIKE = 0.5  # correlation of the clothes with themselves in another frame, at least
 
 
@@ -112,7 +112,9 @@ class _Plane(NamedTuple):
             damped = normal + 1e-4 * np.trace(normal) / 4 * np.eye(4)
             step = np.linalg.solve(damped, weighted.T @ off)
             warp = warp - step
-            noise = float((weight * off**2).sum() / max(weight.sum(), 1e-9)) + 0.25
+            total = max(float(weight.sum()), 1e-9)
+            noise = float((weight * off**2).sum() / total) + 0.25
+            noise += DEFORMED**2 * float((weighted[:, :2] * self.slopes[:, :2]).sum() / total)
             information = normal / (noise * TOGETHER)
             if np.abs(step).max() < FINE:
                 break
