@@ -19,6 +19,7 @@ from being_rt.avatar.avatar import Camera
 from being_rt.dataset import Dataset
 from being_rt.dataset.regions import face_regions, project
 from being_rt.flame.rig import Rig
+from being_rt.flame.rotations import matrices
 from being_rt.flame.skinning import skin
 from being_rt.reference import pose
 from being_rt.train.surface import Surface, uniform
@@ -33,8 +34,9 @@ _CHEST, _SHOULDERS = 0.25, 0.5  # metres forwards per metre down; metres backwar
 _THICKNESS = 0.005  # metres, of the sheet, so that no two Gaussians tie in depth
 _RELIEF = 0.05  # metres between the knots of the sheet's relief
 _REACH = (0.30, 0.45)  # metres from the base of the neck to the side and down, where there are no masks
-# Heights over the base of the neck, metres, between which Gaussians begin to follow the neck.
-_FIXED_BELOW, _FOLLOWS_ABOVE = -0.05, 0.04
+# Heights over the neck joint, metres, between which Gaussians begin to follow the neck. Collars and shoulders lie as high
+# as that, and stay: those that start by following the head learn the wrong motion, and learn it first.
+_FIXED_BELOW, _FOLLOWS_ABOVE = -0.04, 0.05
 _LEAST_WEIGHT = 0.03
 
 
@@ -76,6 +78,7 @@ def torso_seeds(dataset: Dataset, surface: Surface, count: int, scale: float, ge
     pixel = (chosen + inside)[:, ::-1] * view.cell  # x, y
     place, height, depth = _on_sheet(dataset.rig, dataset, view.row, camera, pixel)
     place += _THICKNESS * (uniform(count, generator).numpy()[:, None] - 0.5) * camera.world_to_camera[2, :3]
+    height -= _joint_height(dataset, view.row, camera)
     follow = np.clip((height - _FIXED_BELOW) / (_FOLLOWS_ABOVE - _FIXED_BELOW), 0, 1)
     weights = np.stack([1 - follow, follow * (1 - follow), follow * follow], 1)
     weights = (weights + _LEAST_WEIGHT) / (weights + _LEAST_WEIGHT).sum(1, keepdims=True)
@@ -119,7 +122,8 @@ def _look(dataset: Dataset, surface: Surface, frames: NDArray[np.int32], camera:
     rows, columns = -(-height // cell), -(-width // cell)
     rest = dataset.params.translation[dataset.timestep[frames]]
     row = int(dataset.timestep[frames[np.linalg.norm(rest - np.median(rest, axis=0), axis=1).argmin()]])
-    face, barycentric, _ = surface.sample(torch.ones_like(surface.area), _SAMPLES, torch.Generator().manual_seed(0))
+    head = (surface.without_body().density > 0).to(surface.area.dtype)
+    face, barycentric, _ = surface.sample(head, _SAMPLES, torch.Generator().manual_seed(0))
     corners = dataset.rig.faces[face.numpy()]
     seen, alpha_sum = np.zeros((rows, columns)), np.zeros((rows, columns))
     colour, fallback = np.zeros((rows, columns, 3)), np.zeros((rows, columns, 3))
@@ -176,6 +180,15 @@ def _neck_and_head(dataset: Dataset, row: int) -> tuple[Array, Array]:
     neck = face_regions(dataset.rig)["neck"]
     height = dataset.rig.template[neck, 1]
     return vertices[neck[height <= np.quantile(height, 0.15)]].mean(0), vertices.mean(0)
+
+
+def _joint_height(dataset: Dataset, row: int, camera: Camera) -> float:
+    """How far the neck joint is above the base of the neck in the picture of a row, metres."""
+    rig, motion = dataset.rig, dataset.params[row]
+    joints = rig.joint_rest + rig.joint_expression @ motion.expression[0]
+    place = matrices(motion.rotation)[0] @ (joints[1] - joints[0]) + joints[0] + motion.translation[0]
+    base, _ = _neck_and_head(dataset, row)
+    return float(camera.world_to_camera[1, :3].astype(np.float64) @ (base - place))
 
 
 def _rays(pixel: Array, camera: Camera) -> Array:
