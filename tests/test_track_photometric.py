@@ -272,12 +272,21 @@ def test_it_survives_a_file(teacher: Teacher, tmp_path: Path) -> None:
         landmarks=np.full((2, FRAMES), np.nan, np.float32),
         head_jitter=(0.5, 0.25),
         body_jitter=(0.3, 0.0625),
+        shoulders=(7.5, 0.5),
+        global_joint=np.array([0, -0.2, -0.1], np.float32),
     )
     save_refined(made, tmp_path / "refined.npz")
     read = load_refined(tmp_path / "refined.npz")
     assert read.params == params
     assert read.figures() == made.figures()
     assert read.figures()["refined by pictures"] == "62.5 % of the frames"
+    assert read.figures()["refined, shoulders"] == "off by 0.50 px, before 7.50"
+    rig = teacher.dataset.rig
+    np.testing.assert_array_equal(read.rig(rig).joint_rest[0], made.global_joint)
+    unmoved = replace(made, global_joint=None, shoulders=(np.nan, np.nan))
+    save_refined(unmoved, tmp_path / "unmoved.npz")
+    assert load_refined(tmp_path / "unmoved.npz").rig(rig) is rig
+    assert "refined, shoulders" not in unmoved.figures()
     (tmp_path / "refined.npz").write_bytes(b"damaged")
     with pytest.raises(FileFormatError):
         load_refined(tmp_path / "refined.npz")

@@ -208,13 +208,17 @@ class DatasetWriter:
             **self._texts,
         )
 
-    def retrack(self, params: FlameParams, metadata: Mapping[str, str] | None = None) -> None:
-        """Replace the motion of all timesteps so far by another, and say something of it.
+    def retrack(self, params: FlameParams, metadata: Mapping[str, str] | None = None, rig: Rig | None = None) -> None:
+        """Replace the motion of all timesteps so far by another, perhaps of another rig, and say something of it.
 
-        Raises ``InvalidParameterError``: the number of timesteps differs, or the text cannot be printed.
+        Raises ``InvalidParameterError``: the number of timesteps differs, the text cannot be printed, or the rig is
+        none.
         """
         if len(params) != len(self._rows):
             raise InvalidParameterError(f"params must have T = {len(self._rows)}, got {len(params)}")
+        if rig is not None:
+            check_rig(rig)
+            self._rig = rig
         self._rows = [params[t] for t in range(len(params))]
         self._texts["metadata"] = {**self._texts["metadata"], **(metadata or {})}
         check_manifest(self._manifest(tuple(self._frames), {}))

@@ -14,6 +14,7 @@ the appearance never sees them.
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -25,7 +26,9 @@ from numpy.typing import NDArray
 
 from being_rt.dataset import Dataset
 from being_rt.errors import InvalidParameterError, MissingDependencyError
+from being_rt.flame.joints import with_global_joint
 from being_rt.flame.params import FlameParams
+from being_rt.flame.rig import Rig
 from being_rt.track.photometric_gate import Landmarks, blended, head_and_body_jitter, landmark_error
 
 if TYPE_CHECKING:
@@ -38,6 +41,10 @@ Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
 Refine = Literal["auto", "on", "off"]
+# Metres from the model's global joint to that of who is seen with shoulders. Necks of people who look into a camera
+# rise forwards, so that a lean lifts the head or lowers it: by what head and shoulders move against each other up and
+# down, which an upright neck forbids.
+BASE = (0.0, 0.0, -0.05)
 SHOULDERS_SHARE, TRAINING_SHARE = 0.03, 0.4  # of the work that is done by then, for who watches it
 
 
@@ -97,6 +104,14 @@ class Refined:
     landmarks: Float32  # [2, T] px, root mean square, before and after; NaN where none are known
     head_jitter: tuple[float, float]  # px of the full frame, root mean square beyond smooth motion, before and after
     body_jitter: tuple[float, float]
+    shoulders: tuple[float, float] = (math.nan, math.nan)  # px by which the body lies off, median, before and after
+    global_joint: Float32 | None = None  # [3] metres at rest; None: where the given rig has it
+
+    def rig(self, given: Rig) -> Rig:
+        """The rig that the motion is of: the given one with the global joint of this person's."""
+        if self.global_joint is None:
+            return given
+        return with_global_joint(given, FlameParams.neutral(1), self.global_joint)[0]
 
     @property
     def share(self) -> float:
@@ -126,6 +141,10 @@ class Refined:
         }
         if np.isfinite(self.landmarks).any():
             told["refined, landmarks"] = "off by {:.2f} px, before {:.2f}".format(*self.landmark_error()[::-1])
+        if np.isfinite(self.shoulders).all():
+            told["refined, shoulders"] = "off by {:.2f} px, before {:.2f}".format(*self.shoulders[::-1])
+        if self.global_joint is not None:
+            told["refined, base of the neck"] = f"{100 * np.linalg.norm(BASE):.0f} cm behind the model's"
         return told
 
 
@@ -182,15 +201,21 @@ def refine(
     from being_rt.track.photometric_appearance import appearance
     from being_rt.track.photometric_frames import ReducedDataset, face_reduction
     from being_rt.track.photometric_settle import settle
+    from being_rt.track.photometric_shoulders import body_off
     from being_rt.track.shoulders import shoulders
     from being_rt.train.distributed import chosen_device
 
     config = config or PhotometricConfig()
     tell = progress or (lambda share: None)
     where = str(chosen_device(device))
-    found = shoulders(dataset, lambda share: tell(SHOULDERS_SHARE * share)) if landmarks is not None else None
-    settled = settle(dataset.params, dataset.rig, dataset.cameras[0], landmarks, config, where, found)
-    small = ReducedDataset.of(replace(dataset, params=settled), face_reduction(dataset, config.face))
+    found = None
+    if landmarks is not None and not dataset.params.neck.any():  # else it knows of shoulders already
+        found = shoulders(dataset, lambda share: tell(SHOULDERS_SHARE * share))
+    rig, given = dataset.rig, dataset.params
+    if found is not None:
+        rig, given = with_global_joint(rig, given, rig.joint_rest[0] + BASE)
+    settled = settle(given, rig, dataset.cameras[0], landmarks, config, where, found)
+    small = ReducedDataset.of(replace(dataset, rig=rig, params=settled), face_reduction(dataset, config.face))
 
     def part(begin: float, end: float) -> Callable[[float], None]:
         return lambda share: tell(begin + (end - begin) * share)
@@ -203,12 +228,17 @@ def refine(
     errors = refined.landmarks.copy()
     if landmarks is not None:
         errors[0] = landmark_error(landmarks, dataset.rig, dataset.params, camera)
-    return replace(
+    refined = replace(
         refined,
         landmarks=errors,
         head_jitter=(head, refined.head_jitter[1]),
         body_jitter=(body, refined.body_jitter[1]),
     )
+    if found is None:
+        return refined
+    off = (body_off(found, rig, camera, motion) for motion in (dataset.params, refined.params))
+    before, after = (float(np.median(np.linalg.norm(each, axis=1))) for each in off)
+    return replace(refined, shoulders=(before, after), global_joint=rig.joint_rest[0])
 
 
 def refine_with(

@@ -8,9 +8,9 @@ from typing import Any
 from being_rt.track.photometric import Refined
 from being_rt.track.record_file import Arrays, arrays_of, load_record, params_of, save_record
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _ARRAYS = ("accepted", "held_out", "psnr", "face_psnr", "landmarks")
-_PAIRS = ("head_jitter", "body_jitter")
+_PAIRS = ("head_jitter", "body_jitter", "shoulders")
 
 
 def save_refined(refined: Refined, path: str | os.PathLike[str]) -> None:
@@ -22,6 +22,8 @@ def save_refined(refined: Refined, path: str | os.PathLike[str]) -> None:
     """
     about = {"fps": refined.params.fps, **{name: getattr(refined, name) for name in _PAIRS}}
     arrays = arrays_of(refined.params) | {name: getattr(refined, name) for name in _ARRAYS}
+    if refined.global_joint is not None:
+        arrays["global_joint"] = refined.global_joint
     save_record(path, FORMAT_VERSION, about, arrays)
 
 
@@ -33,4 +35,5 @@ def load_refined(path: str | os.PathLike[str]) -> Refined:
 def _refined(about: dict[str, Any], arrays: Arrays) -> Refined:
     pairs = {name: (float(about[name][0]), float(about[name][1])) for name in _PAIRS}
     fields: dict[str, Any] = pairs | {name: arrays[name] for name in _ARRAYS}
-    return Refined(params=params_of(arrays, float(about["fps"])), **fields)
+    joint = arrays.get("global_joint")
+    return Refined(params=params_of(arrays, float(about["fps"])), global_joint=joint, **fields)

@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 
 from being_rt.avatar.avatar import Camera
 from being_rt.dataset.regions import project
+from being_rt.flame.params import FlameParams
 from being_rt.flame.rig import Rig
+from being_rt.track.photometric_views import packed_row
 from being_rt.track.shoulders import Shoulders
 from being_rt.train.tracks import COLUMNS
 
@@ -69,3 +71,15 @@ class ShouldersLooker:
         matrix[np.ix_(np.arange(len(times)), self._into, self._into)] = weighted @ change
         gradient[:, self._into] = np.einsum("taj,tj->ta", weighted, off)
         return matrix, gradient
+
+
+def body_off(found: Shoulders, rig: Rig, camera: Camera, params: FlameParams) -> Float64:
+    """How far [n, 2] px a motion's body lies off the shoulders, in frames that they were found in.
+
+    Example::
+
+        print(np.median(np.abs(body_off(found, rig, camera, params)), axis=0))
+    """
+    rows = packed_row(params)
+    looker = ShouldersLooker(found, rig, camera, rows, np.arange(rows.shape[1]))
+    return looker.off(np.arange(len(rows)), rows)[found.known, :2]

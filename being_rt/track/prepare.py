@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from being_rt.dataset import Dataset, DatasetWriter
 from being_rt.errors import FileFormatError, InvalidParameterError, TrackError
-from being_rt.flame.joints import with_global_joint
 from being_rt.flame.model import FlameModel
 from being_rt.parallel import ahead, thread_count
 from being_rt.track.alpha import refine_alphas
@@ -46,9 +45,6 @@ REFINED_VERSION = 3  # of what refining does
 AHEAD = 4  # frames that are decoded in advance
 PLATE_FRAMES = 60  # that the empty scene is found from
 KEY = "key"  # of a data set's metadata: what it was made from
-# Metres from the model's global joint to a data set's. Necks of people who look into a camera rise forwards, so that a
-# lean lifts the head or lowers it: by what shoulders and head move against each other, which an upright neck forbids.
-BASE = (0.0, 0.0, -0.05)
 LEAST_SHARE = 0.5  # of the frames that must be tracked
 
 
@@ -157,8 +153,8 @@ def prepare(
     pictures = [picture for _, picture in _frames(video, chosen, threads)]
     motion = camera_motion(pictures, [seen.masks[i] for i in chosen])
     plate = background_plate(pictures, [seen.masks[i] for i in chosen]) if motion.is_static else None
-    refined_key = key_of(fit_key, held_out, image_suffix, BASE, REFINED_VERSION, asdict(how)) if how is not None else ""
-    key = key_of(fit_key, held_out, image_suffix, BASE, name, licence, consent, refined_key)
+    refined_key = key_of(fit_key, held_out, image_suffix, REFINED_VERSION, asdict(how)) if how is not None else ""
+    key = key_of(fit_key, held_out, image_suffix, name, licence, consent, refined_key)
 
     def refined(written: Dataset) -> Refined | None:
         """The better track of the frames as they were written, if one is wanted."""
@@ -227,8 +223,7 @@ def _written(
     if _made_from(out, key):
         return Dataset.load(out)
     rig = found.rig(model)
-    rig, params = with_global_joint(rig, found.params, rig.joint_rest[0] + BASE)
-    params, camera = centred(params, found.camera, rig, found.tracked)
+    params, camera = centred(found.params, found.camera, rig, found.tracked)
     train = round(len(tracked) * (1 - held_out))
     details: dict[str, Any] = {KEY: key, "video": Path(video).name, "focal deviation": f"{found.focal_deviation:.3f}"}
     with DatasetWriter(
@@ -251,7 +246,7 @@ def _written(
                 tell("separating", (number + 1) / len(tracked))
         better = refined(writer.preview())
         if better is not None:
-            writer.retrack(better.params, better.figures())
+            writer.retrack(better.params, better.figures(), better.rig(rig))
     return Dataset.load(out)
 
 

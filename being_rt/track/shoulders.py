@@ -78,7 +78,7 @@ class _Plane(NamedTuple):
 
     @classmethod
     def of(cls, grey: Float32, clothes: Bool, middle: Float64, unit: float) -> _Plane:
-        down, across = np.gradient(grey.astype(np.float64))
+        down, across = (np.gradient(grey.astype(np.float64), axis=axis) for axis in (0, 1))
         strength = np.where(clothes, down**2 + across**2, -1.0)
         count = int(clothes.sum())
         if count > MOST:
@@ -253,7 +253,7 @@ def _mean(pictures: UInt8, warps: Float64, good: Bool, middle: Float64, unit: fl
     from scipy import ndimage
 
     total = np.zeros(pictures.shape[1:])
-    rows, columns = np.mgrid[: total.shape[0], : total.shape[1]].astype(np.float64)
+    rows, columns = (axis.astype(np.float64) for axis in np.indices(total.shape))
     y, x = (rows - middle[1]) / unit, (columns - middle[0]) / unit
     for i in np.flatnonzero(good):
         across, down, zoom, turn = warps[i]

@@ -31,7 +31,9 @@ _DENSITY = {Part.SKIN: 1.0, Part.LIP: 3.0, Part.LID: 3.0, Part.EYE: 3.0}
 _BROW_DENSITY = 3.0
 _BROW_HEIGHT = 0.35  # of the distance between the eyes: how far over the eye's region a brow reaches
 _SPARSE_DENSITY = 0.6  # neck and scalp
-_BODY_WEIGHT = 0.1  # of the global joint: what it helps to carry is the torso's; collars hide it, or a throat that stays
+_BODY_WEIGHT = (
+    0.1  # of the global joint: what it helps to carry is the torso's; collars hide it, or a throat that stays
+)
 
 
 class Seeds(NamedTuple):

@@ -34,8 +34,8 @@ _CHEST, _SHOULDERS = 0.25, 0.5  # metres forwards per metre down; metres backwar
 _THICKNESS = 0.005  # metres, of the sheet, so that no two Gaussians tie in depth
 _RELIEF = 0.05  # metres between the knots of the sheet's relief
 _REACH = (0.30, 0.45)  # metres from the base of the neck to the side and down, where there are no masks
-# Heights over the neck joint, metres, between which Gaussians begin to follow the neck. Collars and shoulders lie as high
-# as that, and stay: those that start by following the head learn the wrong motion, and learn it first.
+# Heights over the neck joint, metres, between which Gaussians begin to follow the neck. Collars and shoulders reach as
+# high as that, and stay: those that start by following the head learn the wrong motion, and learn it first.
 _FIXED_BELOW, _FOLLOWS_ABOVE = -0.04, 0.05
 _LEAST_WEIGHT = 0.03
 
