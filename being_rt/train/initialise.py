@@ -10,13 +10,14 @@ from torch import Tensor
 from being_rt.dataset import Dataset
 from being_rt.errors import InvalidParameterError
 from being_rt.train.adaptive import DORMANT_LOGIT
+from being_rt.train.clothes import find_clothes
 from being_rt.train.config import ModelConfig
 from being_rt.train.frames import Frames
 from being_rt.train.model import AvatarModel, Layers
 from being_rt.train.mouth import mouth_seeds
 from being_rt.train.networks import anchor_network, condition_spread, point_network
 from being_rt.train.surface import Part, Seeds, Surface, face_seeds, hair_seeds, skin_seeds
-from being_rt.train.torso import relief_weights, torso_seeds
+from being_rt.train.torso import chosen_frames, relief_weights, torso_seeds
 
 _LIMIT_FACTOR = {Part.SKIN: 1.0, Part.LIP: 0.3, Part.LID: 0.3, Part.EYE: 0.3, Part.MOUTH: 1.0, Part.HAIR: 3.0}
 _ROOM = 2.0  # times its first size that a Gaussian may grow at least
@@ -51,14 +52,18 @@ def initial_tensors(config: ModelConfig, dataset: Dataset, seed: int) -> dict[st
         raise InvalidParameterError(f"data set {dataset.name!r} has no training frame of its first camera")
     generator = torch.Generator().manual_seed(seed)
     surface = Surface.of(dataset.rig)
-    seeds, alive = _head_seeds(config, surface, generator)
+    clothes = find_clothes(dataset, chosen_frames(dataset)) if config.torso_gaussians else None
+    head = surface
+    if config.torso_gaussians:
+        head = surface.without_body(None if clothes is None else clothes.triangles)
+    seeds, alive = _head_seeds(config, head, generator)
     tensors = _head_tensors(config, surface, seeds, alive)
     if config.network == "anchors":
         tensors |= anchor_network(config, surface, seeds, generator)
         tensors["network.spread"] = condition_spread(dataset.params, dataset.timestep[train])
     elif config.network == "points":
         tensors |= point_network(config, surface, seeds, generator)
-    torso = torso_seeds(dataset, surface, config.torso_gaussians, config.initial_scale, generator)
+    torso = torso_seeds(dataset, head, config.torso_gaussians, config.initial_scale, generator, clothes)
     count = len(torso.position)
     tensors |= {
         "torso.position": torso.position,
@@ -78,8 +83,6 @@ def initial_tensors(config: ModelConfig, dataset: Dataset, seed: int) -> dict[st
 
 def _head_seeds(config: ModelConfig, surface: Surface, generator: torch.Generator) -> tuple[Seeds, int]:
     """Seeds of the whole head, and how many of them, the first ones, are there from the start."""
-    if config.torso_gaussians:
-        surface = surface.without_body()
     alive = max(1, round(config.initial_share * config.head_gaussians))
     scale, opacity = config.initial_scale, config.initial_opacity
     if config.face_scaled:

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from being_rt.dataset.regions import face_regions
@@ -31,9 +33,7 @@ _DENSITY = {Part.SKIN: 1.0, Part.LIP: 3.0, Part.LID: 3.0, Part.EYE: 3.0}
 _BROW_DENSITY = 3.0
 _BROW_HEIGHT = 0.35  # of the distance between the eyes: how far over the eye's region a brow reaches
 _SPARSE_DENSITY = 0.6  # neck and scalp
-_BODY_WEIGHT = (
-    0.1  # of the global joint: what it helps to carry is the torso's; collars hide it, or a throat that stays
-)
+_BODY_WEIGHT = 0.5  # of the global joint: what it carries is the torso's
 
 
 class Seeds(NamedTuple):
@@ -101,13 +101,19 @@ class Surface:
         density[skin & _brows(template, regions)[faces].all(1)] = _BROW_DENSITY
         return cls(rig, template, faces, frames, area * usable, part, inside("scalp") & skin, density)
 
-    def without_body(self) -> Surface:
+    def without_body(self, clothed: NDArray[np.bool_] | None = None) -> Surface:
         """The same mesh with no Gaussians wanted on the shoulders, where a torso layer is.
 
         On them an offset network would have nothing to learn but to explain the body's motion by expressions.
+
+        Args:
+            clothed: [F] triangles that clothes lie over: what is seen there stays with the body when the neck turns.
         """
         weight = torch.tensor(self.rig.skinning_weights[:, 0], dtype=torch.float64)[self.faces].mean(1)
-        return replace(self, density=self.density * (weight < _BODY_WEIGHT))
+        wanted = weight < _BODY_WEIGHT
+        if clothed is not None:
+            wanted &= ~torch.from_numpy(clothed)
+        return replace(self, density=self.density * wanted)
 
     def places(self, face: Tensor, barycentric: Tensor, position: Tensor) -> Tensor:
         """Rest positions [N, 3] of Gaussians that are bound to triangles."""

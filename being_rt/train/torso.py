@@ -19,9 +19,9 @@ from being_rt.avatar.avatar import Camera
 from being_rt.dataset import Dataset
 from being_rt.dataset.regions import face_regions, project
 from being_rt.flame.rig import Rig
-from being_rt.flame.rotations import matrices
 from being_rt.flame.skinning import skin
 from being_rt.reference import pose
+from being_rt.train.clothes import Clothes
 from being_rt.train.surface import Surface, uniform
 
 Array = NDArray[np.float64]
@@ -34,9 +34,9 @@ _CHEST, _SHOULDERS = 0.25, 0.5  # metres forwards per metre down; metres backwar
 _THICKNESS = 0.005  # metres, of the sheet, so that no two Gaussians tie in depth
 _RELIEF = 0.05  # metres between the knots of the sheet's relief
 _REACH = (0.30, 0.45)  # metres from the base of the neck to the side and down, where there are no masks
-# Heights over the neck joint, metres, between which Gaussians begin to follow the neck. Collars and shoulders reach as
-# high as that, and stay: those that start by following the head learn the wrong motion, and learn it first.
-_FIXED_BELOW, _FOLLOWS_ABOVE = -0.04, 0.05
+# Heights over the base of the neck, metres, between which Gaussians begin to follow the neck; but clothes stay. What
+# starts by following the head learns the wrong motion, and learns it first.
+_FIXED_BELOW, _FOLLOWS_ABOVE = -0.05, 0.04
 _LEAST_WEIGHT = 0.03
 
 
@@ -58,14 +58,23 @@ class _View(NamedTuple):
     row: int  # of dataset.params: the pose that stands for all
 
 
-def torso_seeds(dataset: Dataset, surface: Surface, count: int, scale: float, generator: torch.Generator) -> TorsoSeeds:
+def torso_seeds(
+    dataset: Dataset,
+    surface: Surface,
+    count: int,
+    scale: float,
+    generator: torch.Generator,
+    clothes: Clothes | None = None,
+) -> TorsoSeeds:
     """``count`` Gaussians on the sheet, evenly over what is seen; none where nothing is.
 
     Args:
         dataset: training frames of the first camera are used.
+        surface: the head's mesh; where it wants Gaussians, the torso needs none.
         scale: standard deviation in parts of the distance to neighbours.
+        clothes: which of it stays where the body is.
     """
-    frames = spread(dataset.split("train")[dataset.camera_index[dataset.split("train")] == 0], _FRAMES)
+    frames = chosen_frames(dataset)
     camera = dataset.cameras[0]
     view = _look(dataset, surface, frames, camera)
     cells = np.argwhere(view.body)
@@ -78,8 +87,9 @@ def torso_seeds(dataset: Dataset, surface: Surface, count: int, scale: float, ge
     pixel = (chosen + inside)[:, ::-1] * view.cell  # x, y
     place, height, depth = _on_sheet(dataset.rig, dataset, view.row, camera, pixel)
     place += _THICKNESS * (uniform(count, generator).numpy()[:, None] - 0.5) * camera.world_to_camera[2, :3]
-    height -= _joint_height(dataset, view.row, camera)
     follow = np.clip((height - _FIXED_BELOW) / (_FOLLOWS_ABOVE - _FIXED_BELOW), 0, 1)
+    if clothes is not None:
+        follow *= ~clothes.at(*pixel.T)
     weights = np.stack([1 - follow, follow * (1 - follow), follow * follow], 1)
     weights = (weights + _LEAST_WEIGHT) / (weights + _LEAST_WEIGHT).sum(1, keepdims=True)
     footprint = view.cell / float(camera.intrinsics[0, 0]) * depth  # metres a cell
@@ -109,6 +119,12 @@ def relief_weights(position: Tensor) -> Tensor:
     return weight
 
 
+def chosen_frames(dataset: Dataset) -> NDArray[np.int32]:
+    """The training frames of the first camera that a torso is found in."""
+    train = dataset.split("train")
+    return spread(train[dataset.camera_index[train] == 0], _FRAMES)
+
+
 def spread(frames: NDArray[np.int32], limit: int) -> NDArray[np.int32]:
     """At most ``limit`` of the frames, evenly spread."""
     if len(frames) <= limit:
@@ -122,7 +138,7 @@ def _look(dataset: Dataset, surface: Surface, frames: NDArray[np.int32], camera:
     rows, columns = -(-height // cell), -(-width // cell)
     rest = dataset.params.translation[dataset.timestep[frames]]
     row = int(dataset.timestep[frames[np.linalg.norm(rest - np.median(rest, axis=0), axis=1).argmin()]])
-    head = (surface.without_body().density > 0).to(surface.area.dtype)
+    head = (surface.density > 0).to(surface.area.dtype)
     face, barycentric, _ = surface.sample(head, _SAMPLES, torch.Generator().manual_seed(0))
     corners = dataset.rig.faces[face.numpy()]
     seen, alpha_sum = np.zeros((rows, columns)), np.zeros((rows, columns))
@@ -180,15 +196,6 @@ def _neck_and_head(dataset: Dataset, row: int) -> tuple[Array, Array]:
     neck = face_regions(dataset.rig)["neck"]
     height = dataset.rig.template[neck, 1]
     return vertices[neck[height <= np.quantile(height, 0.15)]].mean(0), vertices.mean(0)
-
-
-def _joint_height(dataset: Dataset, row: int, camera: Camera) -> float:
-    """How far the neck joint is above the base of the neck in the picture of a row, metres."""
-    rig, motion = dataset.rig, dataset.params[row]
-    joints = rig.joint_rest + rig.joint_expression @ motion.expression[0]
-    place = matrices(motion.rotation)[0] @ (joints[1] - joints[0]) + joints[0] + motion.translation[0]
-    base, _ = _neck_and_head(dataset, row)
-    return float(camera.world_to_camera[1, :3].astype(np.float64) @ (base - place))
 
 
 def _rays(pixel: Array, camera: Camera) -> Array:
