@@ -10,21 +10,22 @@ from numpy.typing import NDArray
 from being_rt.dataset import Dataset
 from being_rt.dataset.regions import face_regions, project
 from being_rt.flame.skinning import skin
-from being_rt.track.labels import TORSO, Labeller
+from being_rt.track.labels import BACKGROUND, TORSO, Labeller
 from being_rt.track.photometric_frames import ReducedDataset
 
 Bool = NDArray[np.bool_]
 
 SIDE = 300  # pixels of the shorter side at which clothes are told from skin
-SEEN, MOST = 0.25, 0.5  # of the frames: shares of a body that moves, and of what it covers
+MOST = 0.5  # of the frames
+SWAY = 6  # pixels around, where the body comes to at times: most of the frames that show anything there will do
 
 
 class Clothes(NamedTuple):
-    """Where some frames show clothes."""
+    """Where most frames show clothes."""
 
-    pixels: Bool  # [h, w] of the reduced frames: in a quarter of them
+    pixels: Bool  # [h, w] of the reduced frames
     reduction: int  # pixels of a frame that one of these is wide
-    triangles: Bool  # [F] of the mesh: over them in most; none but the neck's
+    triangles: Bool  # [F] of the mesh, those that they lie over; none but the neck's
 
     def at(self, x: NDArray[np.floating], y: NDArray[np.floating]) -> Bool:
         """Whether there are clothes at places of the frame, pixels [n] each; no in its last, incomplete block."""
@@ -43,22 +44,28 @@ def find_clothes(dataset: Dataset, frames: NDArray[np.int32]) -> Clothes | None:
     """
     if not len(frames) or not all(dataset.has_mask(int(frame)) for frame in frames):
         return None
+    from scipy import ndimage
+
     small = ReducedDataset.of(dataset, max(1, round(min(dataset.size) / SIDE)))
     camera, rig = small.cameras[0], small.rig
     labeller = Labeller(rig, camera)
     within = np.zeros(len(rig.template), bool)
     within[face_regions(rig)["neck"]] = True
     neck = np.flatnonzero(within[rig.faces].all(1))
-    pixels, hidden = np.zeros((camera.size[1], camera.size[0])), np.zeros(len(neck))
+    seen, clad = np.zeros((2, camera.size[1], camera.size[0]))
+    hidden = np.zeros(len(neck))
     for frame in frames.tolist():
         motion = small.params[int(small.timestep[frame])]
-        worn = labeller.label(motion, small.mask(frame), small.image(frame)) == TORSO
-        pixels += worn
+        labels = labeller.label(motion, small.mask(frame), small.image(frame))
+        worn = labels == TORSO
+        seen += labels != BACKGROUND
+        clad += worn
         x, y = project(skin(rig, motion)[0][rig.faces[neck]].astype(np.float64).mean(1), camera)[0].T
         hidden += _at(worn, x, y)
     triangles = np.zeros(len(rig.faces), bool)
     triangles[neck[hidden > MOST * len(frames)]] = True
-    return Clothes(pixels >= SEEN * len(frames), small.reduction, triangles)
+    around = ndimage.binary_dilation(clad > MOST * len(frames), iterations=SWAY)
+    return Clothes((clad > MOST * seen) & around, small.reduction, triangles)
 
 
 def _at(mask: Bool, x: NDArray[np.floating], y: NDArray[np.floating]) -> Bool:
