@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ class Clothes(NamedTuple):
 
 
 def find_clothes(dataset: Dataset, frames: NDArray[np.int32]) -> Clothes | None:
-    """Look at frames of the first camera; None where one has no mask.
+    """Look at frames of the first camera; None where one has no mask, or SciPy is not installed.
 
     Raises:
         DatasetError: a picture cannot be read.
@@ -43,6 +44,8 @@ def find_clothes(dataset: Dataset, frames: NDArray[np.int32]) -> Clothes | None:
         clothes = find_clothes(dataset, dataset.split("train")[::50])
     """
     if not len(frames) or not all(dataset.has_mask(int(frame)) for frame in frames):
+        return None
+    if importlib.util.find_spec("scipy") is None:
         return None
     from scipy import ndimage
 
