@@ -16,6 +16,7 @@ from being_rt.dataset import Dataset, DatasetWriter
 from being_rt.dataset.convert import convert
 from being_rt.dataset.export import export_vhap, identity_of
 from being_rt.errors import DatasetError, InvalidParameterError
+from being_rt.flame.joints import with_global_joint
 from being_rt.flame.procedural import procedural_identity
 from being_rt.flame.rotations import matrices
 from being_rt.flame.skinning import bake_rig, skin
@@ -146,6 +147,16 @@ def test_what_identities_do_not_explain_is_an_offset(tmp_path: Path) -> None:
     assert np.array_equal(back.params.eyelids, dataset.params.eyelids)
     assert not back.has_mask(0)
     assert np.array_equal(back.image(2), dataset.image(2))
+
+
+def test_a_global_joint_of_its_own_is_taken_back(dataset: Dataset, tmp_path: Path) -> None:
+    """Others have FLAME's: the mesh is seen where it was, by another translation."""
+    rig, params = with_global_joint(dataset.rig, dataset.params, dataset.rig.joint_rest[0] - [0, 0, 0.05])
+    made = export_vhap(replace(dataset, rig=rig, params=params), tmp_path / "vhap", model())
+    assert not any("joints" in note for note in made.notes)
+    back = convert(tmp_path / "vhap", tmp_path / "back", model())[0]
+    assert error_px(back, pixels(dataset)) < TOLERANCE
+    np.testing.assert_allclose(back.params.translation, dataset.params.translation, atol=1e-6)
 
 
 def test_the_identity_of_a_rig() -> None:

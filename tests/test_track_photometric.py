@@ -18,17 +18,19 @@ from being_rt.avatar.avatar import Camera
 from being_rt.dataset import Dataset, DatasetWriter
 from being_rt.dataset.regions import face_regions, project
 from being_rt.dataset.synth_motion import perform
-from being_rt.dataset.synth_tracking import TrackingErrors, tracked_motion
+from being_rt.dataset.synth_tracking import TrackingErrors, tracked_motion, without_neck
 from being_rt.errors import FileFormatError, InvalidParameterError, MissingDependencyError
 from being_rt.flame.params import FlameParams
+from being_rt.flame.rig import Rig
 from being_rt.flame.skinning import skin
 from being_rt.track import photometric
-from being_rt.track.photometric import PhotometricConfig, Refined, is_wanted, refine, refine_with
+from being_rt.track.photometric import BASE, PhotometricConfig, Refined, is_wanted, refine, refine_with
 from being_rt.track.photometric_file import load_refined, save_refined
 from being_rt.track.photometric_frames import ReducedDataset, face_reduction
 from being_rt.track.photometric_gate import Landmarks, blended, head_and_body_jitter, landmark_error
 from being_rt.track.photometric_settle import settle
 from being_rt.track.photometric_solve import MotionPrior
+from being_rt.track.shoulders import Shoulders
 from being_rt.train.config import ModelConfig
 from being_rt.train.frames import Frames
 from being_rt.train.initialise import new_model
@@ -116,6 +118,14 @@ def off(teacher: Teacher, params: FlameParams) -> dict[str, float]:
     }
 
 
+def seen_by(rig: Rig, params: FlameParams) -> Landmarks:
+    """Landmarks that say that a motion is right."""
+    embedding = made_up_embedding()
+    points = embedding.points(skin(rig, params).astype(np.float64), rig.faces)
+    pixels = project(points, camera())[0].astype(np.float32)
+    return Landmarks(pixels, np.ones(FRAMES, bool), embedding, np.zeros((478, 3), np.float32))
+
+
 def test_a_disturbed_track_comes_nearer_to_the_truth(teacher: Teacher, refined: Refined) -> None:
     result = refined
     before, after = off(teacher, teacher.dataset.params), off(teacher, result.params)
@@ -144,6 +154,34 @@ def test_the_appearance_is_trained_and_kept(teacher: Teacher, tmp_path: Path, mo
     assert steps == []  # the run was complete
 
 
+def test_a_body_that_was_found_has_a_joint_of_its_own(
+    teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The body stays where shoulders stay; the rig that the motion is of is told, and the face is where it was."""
+    from being_rt.track import photometric_appearance
+    from being_rt.track import shoulders as finding
+
+    still = Shoulders(
+        np.zeros((FRAMES, 3)), np.tile(np.eye(3), (FRAMES, 1, 1)), np.zeros(FRAMES), np.array([30.0, 60.0]), 20.0
+    )
+    monkeypatch.setattr(photometric_appearance, "appearance", lambda *arguments: teacher.model)
+    monkeypatch.setattr(finding, "shoulders", lambda *arguments: still)
+    rig = teacher.dataset.rig
+    given = without_neck(rig, teacher.dataset.params)  # as fitters of faces give it
+    dataset, seen = replace(teacher.dataset, params=given), seen_by(rig, given)
+    result = refine(dataset, seen, FAST, work=tmp_path, device="cpu")
+    np.testing.assert_allclose(result.global_joint, rig.joint_rest[0] + BASE, atol=1e-6)
+    assert result.shoulders[1] < 0.1 < result.shoulders[0]
+    assert result.figures()["refined, base of the neck"] == "5 cm behind the model's"
+    error = landmark_error(seen, result.rig(rig), result.params, camera())
+    assert np.median(error) < 1.0
+    monkeypatch.setattr(finding, "shoulders", lambda *arguments: None)
+    without = refine(dataset, seen, FAST, work=tmp_path, device="cpu")
+    assert without.global_joint is None
+    assert without.rig(rig) is rig
+    assert not np.isfinite(without.shoulders).any()
+
+
 def test_frames_that_look_worse_keep_their_track(teacher: Teacher, monkeypatch: pytest.MonkeyPatch) -> None:
     from being_rt.track import photometric_search
 
@@ -168,15 +206,7 @@ def test_frames_that_look_worse_keep_their_track(teacher: Teacher, monkeypatch: 
 
 def test_frames_whose_landmarks_get_worse_keep_their_track(teacher: Teacher) -> None:
     """The landmarks say that the track was right, whatever the pictures do."""
-    rig = teacher.dataset.rig
-    embedding = made_up_embedding()
-    points = embedding.points(skin(rig, teacher.dataset.params).astype(np.float64), rig.faces)
-    seen = Landmarks(
-        project(points, camera())[0].astype(np.float32),
-        np.ones(FRAMES, bool),
-        embedding,
-        np.zeros((478, 3), np.float32),
-    )
+    seen = seen_by(teacher.dataset.rig, teacher.dataset.params)
     config = replace(FAST, landmarks=1e-9, growth=0.0)
     result = refine_with(teacher.model, teacher.small, seen, config, "cpu", lambda share: None)
     assert not result.accepted.any()

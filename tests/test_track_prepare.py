@@ -149,7 +149,10 @@ def test_what_pictures_refined_is_written_and_kept(
         assert len(dataset.split("train")) == 24
         two = np.zeros((2, FRAMES), np.float32)
         opened = dataset.params.replace(jaw=dataset.params.jaw + np.float32(0.01))
-        return Refined(opened, np.ones(FRAMES, bool), np.zeros(FRAMES, bool), two, two, two, (2.0, 1.0), (0.5, 0.25))
+        return Refined(
+            opened, np.ones(FRAMES, bool), np.zeros(FRAMES, bool), two, two, two, (2.0, 1.0), (0.5, 0.25),
+            global_joint=dataset.rig.joint_rest[0] + np.float32(0.01),
+        )  # fmt: skip
 
     asked: list[int] = []
     monkeypatch.setattr(module, "refine_track", refine)
@@ -164,6 +167,8 @@ def test_what_pictures_refined_is_written_and_kept(
     assert "refining" in heard
     np.testing.assert_allclose(made.dataset.params.jaw, plain.dataset.params.jaw + 0.01, atol=1e-6)
     assert made.refinement["refined, body jitter"] == "0.25 px, before 0.50"
+    np.testing.assert_allclose(made.dataset.rig.joint_rest[0], plain.dataset.rig.joint_rest[0] + 0.01, atol=1e-6)
+    np.testing.assert_array_equal(made.dataset.rig.joint_rest[1:], plain.dataset.rig.joint_rest[1:])
     assert [path.name for path in (tmp_path / "work").iterdir() if path.is_dir()] == []
     shutil.rmtree(tmp_path / "head")  # the data set is gone, the stage is not
     assert again(held_out=0.2, refine="on").dataset.params == made.dataset.params
