@@ -23,6 +23,7 @@ LAYERS = {
     "being_rt.files": 0,
     "being_rt.cache": 0,
     "being_rt.checks": 0,
+    "being_rt.parallel": 0,
     "being_rt.page": 0,
     "being_rt.tensor_file": 0,
     "being_rt.ops": 1,
