@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.dataset import Dataset
+from being_rt.parallel import in_order
+from being_rt.track.fit_threads import one_thread_each
 from being_rt.track.labels import TORSO, Labeller
 from being_rt.track.photometric_frames import ReducedDataset
 
@@ -162,11 +164,12 @@ def shoulders(dataset: Dataset, progress: Callable[[float], None] | None = None)
     for round_ in range(2):
         planes = _planes(reference, clothes, middle, unit)
         warps, alike, information = np.zeros((len(frames), 4)), np.zeros(len(frames)), np.zeros((len(frames), 4, 4))
-        for order in (range(start, len(frames)), range(start - 1, -1, -1)):
-            warp = np.zeros(4)
-            for i in order:
-                warps[i], alike[i], information[i] = _laid_on(planes, pictures[i], warp)
-                warp = warps[i] if alike[i] >= ALIKE else warp
+        with one_thread_each():
+            for order in (range(start, len(frames)), range(start - 1, -1, -1)):
+                warp = np.zeros(4)
+                for i in order:
+                    warps[i], alike[i], information[i] = _laid_on(planes, pictures[i], warp)
+                    warp = warps[i] if alike[i] >= ALIKE else warp
         good = alike >= ALIKE
         if round_ == 0 and good.any():
             reference = _mean(pictures, warps, good, middle, unit)
@@ -204,11 +207,12 @@ def _pictures(small: ReducedDataset, frames: NDArray[np.intp], clothes: Bool, st
     usual = float(np.median(grey(int(frames[start]))[clothes]))
     behind = 0.0 if usual > 127 else 255.0
     behind = usual + 0.5 * (behind - usual)
-    result = np.zeros((len(frames), small.size[1], small.size[0]), np.uint8)
-    for i, frame in enumerate(frames.tolist()):
+
+    def cut_out(frame: int) -> UInt8:
         alpha = small.mask(frame) / np.float32(255)
-        result[i] = np.round(alpha * grey(frame) + (1 - alpha) * behind)
-    return result
+        return np.round(alpha * grey(frame) + (1 - alpha) * behind).astype(np.uint8)
+
+    return np.stack(list(in_order(cut_out, frames.tolist())))
 
 
 def _planes(grey: Float32, clothes: Bool, middle: Float64, unit: float) -> list[_Plane]:
