@@ -6,8 +6,7 @@ import errno
 import glob
 import math
 import os
-import signal
-import tempfile
+import secrets
 import zipfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -87,7 +86,8 @@ def atomic_write(path: str | os.PathLike[str], error: type[BeingError] = FileFor
             temporary.write_bytes(data)
     """
     target = Path(os.path.realpath(path))  # through a link, the file that it points to is replaced
-    temporary: Path | None = None
+    # Named before it is born: whenever an interrupt comes, what is there can be removed.
+    temporary = target.with_name(f"{_temporary_prefix(target)}{secrets.token_hex(8)}{target.suffix}")
     lock = -1
     try:
         if target.is_dir():
@@ -95,36 +95,21 @@ def atomic_write(path: str | os.PathLike[str], error: type[BeingError] = FileFor
         if target.exists() and not target.is_file():  # renaming over /dev/null would replace the device
             raise error(f"cannot write {path}: it is a device or a pipe; choose the name of a file")
         remove_abandoned(target)
-        with _held_signals():
-            temporary, lock = _locked_temporary(target)
+        lock = _locked(temporary)
         yield temporary
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
         temporary.chmod(_permissions(target))
         os.replace(temporary, target)
     except BaseException as problem:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink()
+        with suppress(OSError):
+            temporary.unlink()
         if isinstance(problem, OSError) and not isinstance(problem, BeingError):
             raise error(f"cannot write {path}: {os_error_reason(problem)}") from problem
         raise
     finally:
         if lock >= 0:
             os.close(lock)
-
-
-@contextmanager
-def _held_signals() -> Iterator[None]:
-    """Ctrl-C waits: between a file's birth and the moment at which its name is known, nobody could remove it."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def remove_abandoned(target: Path) -> None:
@@ -144,18 +129,18 @@ def remove_abandoned(target: Path) -> None:
                 os.close(handle)
 
 
-def _locked_temporary(target: Path) -> tuple[Path, int]:
-    """A new file beside ``target`` and the open handle that holds its lock (-1 where there are no locks)."""
+def _locked(temporary: Path) -> int:
+    """Make a file, and return the open handle that holds its lock (-1 where there are no locks)."""
     while True:
-        # mkstemp keeps a running writer's file from being opened by other users; 0o600 is widened at the end.
-        handle, name = tempfile.mkstemp(prefix=_temporary_prefix(target), suffix=target.suffix, dir=target.parent)
+        # Others cannot open the file of a running writer; 0o600 is widened at the end.
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         if fcntl is None:
             os.close(handle)  # Windows does not rename open files
-            return Path(name), -1
+            return -1
         with suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
-            return Path(name), handle
+            return handle
         os.close(handle)  # another process took it for an abandoned one before it was locked
 
 
