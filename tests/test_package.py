@@ -37,22 +37,22 @@ LAYERS = {
     "being_rt.motion": 4,
     "being_rt.video": 4,  # files and frames, nothing above
     "being_rt.dataset": 5,
-    "being_rt.dataset.synth": 6,  # a job: it opens avatars and devices by name
-    "being_rt.track": 5,
-    "being_rt.portrait": 5,
-    "being_rt.train": 5,
-    "being_rt.train.__main__": 6,
-    "being_rt.train_jobs": 6,
-    "being_rt.jobs": 6,
-    "being_rt.dataset_jobs": 6,
-    "being_rt.asset_jobs": 6,
-    "being_rt.record_guide": 6,
-    "being_rt.clone_jobs": 6,
-    "being_rt.portrait_jobs": 6,
-    "being_rt.inspection": 6,
-    "being_rt.doctor": 6,
-    "being_rt.bench": 6,
-    "being_rt.cli": 6,
+    "being_rt.dataset.synth": 9,  # a job: it opens avatars and devices by name
+    "being_rt.train": 6,
+    "being_rt.track": 7,
+    "being_rt.portrait": 8,
+    "being_rt.train.__main__": 9,
+    "being_rt.train_jobs": 9,
+    "being_rt.jobs": 9,
+    "being_rt.dataset_jobs": 9,
+    "being_rt.asset_jobs": 9,
+    "being_rt.record_guide": 9,
+    "being_rt.clone_jobs": 9,
+    "being_rt.portrait_jobs": 9,
+    "being_rt.inspection": 9,
+    "being_rt.doctor": 9,
+    "being_rt.bench": 9,
+    "being_rt.cli": 9,
 }
 # Nobody imports these, their own files excepted.
 FRONT_ENDS = ("being_rt.cli", "being_rt.doctor", "being_rt.train.__main__")

@@ -16,6 +16,7 @@ from train_scenes import head_rig
 
 from being_rt.avatar.avatar import Camera
 from being_rt.dataset import Dataset, DatasetWriter
+from being_rt.dataset.reduced import ReducedDataset, face_reduction
 from being_rt.dataset.regions import face_regions, project
 from being_rt.dataset.synth_motion import perform
 from being_rt.dataset.synth_tracking import TrackingErrors, tracked_motion, without_neck
@@ -26,7 +27,6 @@ from being_rt.flame.skinning import skin
 from being_rt.track import photometric
 from being_rt.track.photometric import BASE, PhotometricConfig, Refined, is_wanted, refine, refine_with
 from being_rt.track.photometric_file import load_refined, save_refined
-from being_rt.track.photometric_frames import ReducedDataset, face_reduction
 from being_rt.track.photometric_gate import Landmarks, blended, head_and_body_jitter, landmark_error
 from being_rt.track.photometric_settle import settle
 from being_rt.track.photometric_solve import MotionPrior

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.avatar.avatar import Camera
+from being_rt.dataset.labels import HAIR, NECK, SKIN
 from being_rt.dataset.regions import project
 from being_rt.flame.model import FlameModel
 from being_rt.track.embedding_render import rasterize
-from being_rt.track.labels import HAIR, NECK, SKIN
 
 UInt8 = NDArray[np.uint8]
 Float64 = NDArray[np.float64]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from being_rt.avatar.avatar import Camera
 from being_rt.avatar.demo.eyes import fit_sphere
 from being_rt.avatar.demo.features import landmark_points
+from being_rt.dataset.labels import BACKGROUND, TORSO, region_labels
 from being_rt.dataset.plates import fill
 from being_rt.dataset.regions import face_regions, project
 from being_rt.errors import TrackError
@@ -26,7 +27,6 @@ from being_rt.track.embedding import landmark_embedding
 from being_rt.track.embedding_render import Seen, rasterize
 from being_rt.track.fit import fit
 from being_rt.track.fit_config import FitConfig
-from being_rt.track.labels import BACKGROUND, TORSO, region_labels
 from being_rt.track.observations import Observations
 from being_rt.track.observe import NobodyError, observe_frames
 from being_rt.track.placement import centred
@@ -59,7 +59,7 @@ class Subject:
 
     picture: UInt8  # [H, W, 3]
     alpha: UInt8  # [H, W]
-    labels: UInt8  # [H, W] index into being_rt.track.labels.LABELS
+    labels: UInt8  # [H, W] index into being_rt.dataset.labels.LABELS
     background: UInt8  # [H, W, 3] without the person
     model: FlameModel
     rig: Rig  # at rest: as in the photograph, but with closed lips
@@ -123,9 +123,9 @@ def subject_of(
         return aligned(model, embedding, vertices, camera, landmarks, pairs)
 
     rig, straight, rest = _resting(model, found.rig(model), params, camera, landmarks, moves)
-    labels = region_labels(rig, rest, camera, alpha, picture, embedding)
+    labels = region_labels(rig, rest, camera, alpha, picture, embedding.lips())
     rig, straight, rest = _resting(model, found.rig(model), params, camera, landmarks, moves_with_outline)
-    labels = region_labels(rig, rest, camera, alpha, picture, embedding)
+    labels = region_labels(rig, rest, camera, alpha, picture, embedding.lips())
     warnings = (*_remarks(observations), *_turned(found.params), *_cut_off(alpha))
     return Subject(
         picture, alpha, labels, room(picture, alpha, labels), model, rig, straight, rest, camera, landmarks, warnings

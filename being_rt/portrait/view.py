@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.avatar.avatar import Camera
+from being_rt.dataset.labels import HAIR, NECK, SKIN
 from being_rt.dataset.regions import project
 from being_rt.flame.params import FlameParams
 from being_rt.flame.skinning import skin as skinned
 from being_rt.portrait.splats import Bool, Float64, Splats
 from being_rt.portrait.subject import Subject, labels_everywhere
-from being_rt.track.labels import HAIR, NECK, SKIN
 
 UInt8 = NDArray[np.uint8]
 Int32 = NDArray[np.int32]

@@ -18,6 +18,7 @@ from being_rt.errors import FileFormatError, InvalidParameterError
 from being_rt.files import atomic_write, read_npz
 from being_rt.flame.model import FlameModel
 from being_rt.track.observations import LANDMARKS
+from being_rt.track.topology import LIPS
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
@@ -49,6 +50,16 @@ class Embedding:
         """The landmarks [..., 478, 3] on vertices [..., V, 3]."""
         corners = vertices[..., faces[self.face], :]
         return np.einsum("lk,...lka->...la", self.barycentric.astype(corners.dtype), corners)
+
+    def lips(self) -> tuple[tuple[Int32, Float32], ...]:
+        """Their outer and inner edge, each once around, as :func:`being_rt.dataset.labels.region_labels` takes them;
+        nothing where too few landmarks were found."""
+        # Each edge: eleven points of the lower lip from corner to corner, then nine of the upper one.
+        rings = [np.concatenate([edge[:11], edge[:10:-1]]) for edge in (LIPS[:20], LIPS[20:40])]
+        kept = [ring[self.found[ring]] for ring in rings]
+        if min(map(len, kept)) <= 10:
+            return ()
+        return tuple((self.face[ring], self.barycentric[ring]) for ring in kept)
 
 
 _TENSORS = {

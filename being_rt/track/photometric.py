@@ -32,7 +32,7 @@ from being_rt.flame.rig import Rig
 from being_rt.track.photometric_gate import Landmarks, blended, head_and_body_jitter, landmark_error
 
 if TYPE_CHECKING:
-    from being_rt.track.photometric_frames import ReducedDataset
+    from being_rt.dataset.reduced import ReducedDataset
     from being_rt.track.photometric_views import Renderable
     from being_rt.track.shoulders import Shoulders
 
@@ -198,8 +198,8 @@ def refine(
         print(*refined.figures().items(), sep="\\n")
     """
     is_wanted("on")
+    from being_rt.dataset.reduced import ReducedDataset, face_reduction
     from being_rt.track.photometric_appearance import appearance
-    from being_rt.track.photometric_frames import ReducedDataset, face_reduction
     from being_rt.track.photometric_settle import settle
     from being_rt.track.photometric_shoulders import body_off
     from being_rt.track.shoulders import shoulders

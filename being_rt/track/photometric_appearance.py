@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
+from being_rt.dataset.reduced import ReducedDataset
 from being_rt.errors import CheckpointError
 from being_rt.track.photometric import PhotometricConfig
-from being_rt.track.photometric_frames import ReducedDataset
 from being_rt.train.config import ModelConfig, TrainConfig
 from being_rt.train.distributed import Group
 from being_rt.train.model import AvatarModel

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from being_rt.dataset.reduced import ReducedDataset
 from being_rt.errors import InvalidParameterError
 from being_rt.flame.params import FlameParams
 from being_rt.track.photometric import PhotometricConfig
-from being_rt.track.photometric_frames import ReducedDataset
 from being_rt.track.photometric_gate import Landmarks
 from being_rt.track.photometric_landmarks import LandmarkLooker
 from being_rt.track.photometric_parameters import POSE, Parameters

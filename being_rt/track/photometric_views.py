@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from being_rt.dataset.reduced import ReducedDataset
 from being_rt.dataset.regions import region_boxes
 from being_rt.flame.params import WIDTHS, FlameParams
 from being_rt.parallel import in_order
-from being_rt.track.photometric_frames import ReducedDataset
 from being_rt.train.background import background_plate
 from being_rt.train.feed import camera_intrinsics
 from being_rt.train.frames import Frames

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.dataset import Dataset
+from being_rt.dataset.labels import TORSO, Labeller
+from being_rt.dataset.reduced import ReducedDataset
 from being_rt.parallel import in_order
 from being_rt.track.fit_threads import one_thread_each
-from being_rt.track.labels import TORSO, Labeller
-from being_rt.track.photometric_frames import ReducedDataset
 
 UInt8 = NDArray[np.uint8]
 Bool = NDArray[np.bool_]

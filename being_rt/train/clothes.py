@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.dataset import Dataset
+from being_rt.dataset.labels import BACKGROUND, TORSO, Labeller
+from being_rt.dataset.reduced import ReducedDataset
 from being_rt.dataset.regions import face_regions, project
 from being_rt.flame.skinning import skin
-from being_rt.track.labels import BACKGROUND, TORSO, Labeller
-from being_rt.track.photometric_frames import ReducedDataset
 
 Bool = NDArray[np.bool_]
 

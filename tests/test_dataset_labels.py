@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 
 from being_rt import FlameParams, Renderer, demo_avatar
 from being_rt.avatar.avatar import Avatar, Camera
+from being_rt.dataset.labels import LABELS, region_labels
 from being_rt.dataset.regions import lip_seam, project
 from being_rt.errors import InvalidParameterError
 from being_rt.flame.rig import Rig
 from being_rt.flame.skinning import on_surface, skin
 from being_rt.track.embedding import Embedding
-from being_rt.track.labels import LABELS, region_labels
 from being_rt.track.topology import LIPS as LIP_LANDMARKS
 
 pytest.importorskip("scipy")
@@ -63,9 +64,9 @@ def shot(name: str, pose: str) -> tuple[Rig, np.ndarray, np.ndarray, np.ndarray]
     return avatar.rig, frame, alpha, part
 
 
-def labelled(name: str, pose: str, embedding: Embedding | None = None) -> np.ndarray:
+def labelled(name: str, pose: str, lips: tuple[Any, ...] = ()) -> np.ndarray:
     rig, frame, alpha, _ = shot(name, pose)
-    return region_labels(rig, motion(pose), camera(), alpha, frame, embedding)
+    return region_labels(rig, motion(pose), camera(), alpha, frame, lips)
 
 
 def overlap(found: np.ndarray, truth: np.ndarray) -> float:
@@ -180,11 +181,11 @@ def as_embedding(rig: Rig) -> Embedding:
 
 def test_landmarks_of_the_face_mesh() -> None:
     embedding = as_embedding(shot("ada", "turned")[0])
-    own, given = labelled("ada", "turned"), labelled("ada", "turned", embedding)
+    own, given = labelled("ada", "turned"), labelled("ada", "turned", embedding.lips())
     assert overlap(np.isin(given, [LIPS, MOUTH_INTERIOR]), np.isin(own, [LIPS, MOUTH_INTERIOR])) > 0.75
     assert overlap(given == MOUTH_INTERIOR, own == MOUTH_INTERIOR) > 0.6
     nothing = replace(embedding, found=np.zeros(478, bool))
-    assert np.array_equal(labelled("ada", "turned", nothing), own)
+    assert np.array_equal(labelled("ada", "turned", nothing.lips()), own)
 
 
 def test_a_head_that_is_out_of_sight_leaves_a_torso() -> None:

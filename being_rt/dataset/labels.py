@@ -19,8 +19,6 @@ from being_rt.flame.params import FlameParams
 from being_rt.flame.rig import Rig
 from being_rt.flame.rotations import matrices
 from being_rt.flame.skinning import on_surface, skin
-from being_rt.track.embedding import Embedding
-from being_rt.track.topology import LIPS as LIP_LANDMARKS
 
 UInt8 = NDArray[np.uint8]
 Bool = NDArray[np.bool_]
@@ -47,7 +45,7 @@ CLEARLY = 3.0  # log of how much likelier a colour must make what the place spea
 
 
 def region_labels(
-    rig: Rig, params: FlameParams, camera: Camera, alpha: UInt8, frame: UInt8, embedding: Embedding | None = None
+    rig: Rig, params: FlameParams, camera: Camera, alpha: UInt8, frame: UInt8, lips: tuple[Points, ...] = ()
 ) -> UInt8:
     """Labels of all pixels of a frame, uint8 [H, W]: an index into ``LABELS``.
 
@@ -57,8 +55,8 @@ def region_labels(
         camera: of the frame.
         alpha: uint8 [H, W], the person 0..255; where it is less than half there is background.
         frame: uint8 [H, W, 3].
-        embedding: landmarks of the face mesh on the rig, for its lips. Without it the rig's own landmarks serve, or
-            else geometry alone.
+        lips: their outer and inner edge, each once around: triangles [n] and barycentric coordinates [n, 3]. Without
+            them the rig's own landmarks serve, or else geometry alone.
 
     Raises:
         InvalidParameterError: a wrong shape, or not one frame of motion.
@@ -68,15 +66,15 @@ def region_labels(
         labels = region_labels(rig, params[t], camera, alphas[t], frames[t])
         mouth = labels == LABELS.index("mouth interior")
     """
-    return Labeller(rig, camera, embedding).label(params, alpha, frame)
+    return Labeller(rig, camera, lips).label(params, alpha, frame)
 
 
 class Labeller:
     """Labels the frames of one person and camera; arguments as of :func:`region_labels`."""
 
-    def __init__(self, rig: Rig, camera: Camera, embedding: Embedding | None = None) -> None:
+    def __init__(self, rig: Rig, camera: Camera, lips: tuple[Points, ...] = ()) -> None:
         self._rig, self._camera = rig, camera
-        self._rings = _lip_rings(rig, embedding)
+        self._rings = lips or _lip_rings(rig)
         regions = face_regions(rig)
         self._classes = _face_classes(rig, regions, bool(self._rings))
         face = rig.template[regions["face"]]
@@ -117,14 +115,8 @@ class Labeller:
             mesh[inside & (mesh != NOTHING) & (mesh != EYES) & (mesh != NECK)] = label
 
 
-def _lip_rings(rig: Rig, embedding: Embedding | None) -> tuple[Points, ...]:
+def _lip_rings(rig: Rig) -> tuple[Points, ...]:
     """The outer and the inner edge of the lips, each once around; nothing where no landmarks say it."""
-    if embedding is not None:
-        # Each edge: eleven points of the lower lip from corner to corner, then nine of the upper one.
-        rings = [np.concatenate([edge[:11], edge[:10:-1]]) for edge in (LIP_LANDMARKS[:20], LIP_LANDMARKS[20:40])]
-        kept = [ring[embedding.found[ring]] for ring in rings]
-        if min(map(len, kept)) > 10:
-            return tuple((embedding.face[ring], embedding.barycentric[ring]) for ring in kept)
     if "dlib68" in rig.landmarks:
         face, barycentric = rig.landmarks["dlib68"]
         outer, inner = ((face[part], barycentric[part]) for part in (slice(48, 60), slice(60, 68)))

@@ -1,4 +1,4 @@
-"""A data set as photometric refinement looks at it: the same frames, smaller, reduced when they are read."""
+"""A data set of the same frames, smaller: reduced when they are read."""
 
 from __future__ import annotations
 
