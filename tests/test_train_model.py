@@ -29,7 +29,7 @@ from being_rt.train.densify import densify
 from being_rt.train.export import no_seam, to_avatar
 from being_rt.train.frames import Frames
 from being_rt.train.initialise import colours, new_model
-from being_rt.train.model import AvatarModel
+from being_rt.train.model import TORSO_REACH, AvatarModel
 from being_rt.train.mouth import mouth_seeds
 from being_rt.train.networks import condition_noise
 from being_rt.train.presets import PRESETS, preset
@@ -504,6 +504,19 @@ def test_a_few_steps_bring_the_picture_closer(dataset: Dataset) -> None:
     assert losses[-1] < 0.9 * losses[0]
     assert torch.allclose(model.tensors["head.rotation"].norm(dim=1), torch.ones(model.count("head")))
     assert model.tensors["head.colour"].min() >= 0
+
+
+def test_gaussians_of_the_torso_stay_about_where_they_began(dataset: Dataset) -> None:
+    model = new_model(small(), dataset)
+    position, home = model.tensors["torso.position"], model.tensors["torso.home"]
+    assert "torso.home" not in model.parameters
+    moves = torch.tensor([0.004, -0.3, 0.2]).expand_as(position)
+    with torch.no_grad():
+        position += moves
+    model.after_step()
+    expected = home + torch.tensor([0.004, -TORSO_REACH, 0.2])  # forwards they may go: depths are guesses
+    torch.testing.assert_close(position.detach(), expected)
+    assert "torso.home" in model.gaussian_rows("torso")  # copies are held where their sources are
 
 
 def test_regularisers_cost_nothing_within_their_limits(dataset: Dataset) -> None:

@@ -67,6 +67,7 @@ def initial_tensors(config: ModelConfig, dataset: Dataset, seed: int) -> dict[st
     count = len(torso.position)
     tensors |= {
         "torso.position": torso.position,
+        "torso.home": torso.position.clone(),
         "torso.relief_weight": relief_weights(torso.position),
         "torso.rotation": torch.tensor([1.0, 0, 0, 0]).repeat(count, 1),
         "torso.log_scale": torso.scale.log(),

@@ -34,13 +34,16 @@ from being_rt.train.regularise import regularisation
 from being_rt.train.surface import Surface
 from being_rt.train.walk import Walk
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 LOG_SCALES = -12.0, -1.6  # 6 micrometres, 20 centimetres
 TRIANGLE_LOG_SCALES = -6.0, 3.0  # where scales are in sizes of triangles
 LARGEST_LOGIT = 12.0
 _TIDIED = ("rotation", "colour", "opacity_logit", "log_scale")
 _INTEGERS = {"face": torch.int32, "facing": torch.uint8, "part": torch.uint8, "anchor_index": torch.int32}
 _FIXED = ("unit", "home", "limit", "scale_limit", "anchor_weight", "encoding", "spread", "relief_weight")
+# Metres, sideways and up, that a Gaussian of the torso may go from where it began. Without a limit they wander behind
+# the face: what shines through skin that is not quite opaque lowers the loss, until a head turns.
+TORSO_REACH = 0.01
 _SHARED = ("network.anchor_index", "network.anchor_weight", "network.basis", "network.encoding")  # rows of the head
 
 
@@ -277,6 +280,9 @@ class AvatarModel:
             limits = TRIANGLE_LOG_SCALES if in_triangles else LOG_SCALES
             if trained:
                 tidy(**trained, largest_logit=LARGEST_LOGIT, log_scale_limits=limits)
+        if "torso.position" in self.parameters:
+            position, home = self.tensors["torso.position"][:, :2], self.tensors["torso.home"][:, :2]
+            position.clamp_(home - TORSO_REACH, home + TORSO_REACH)
         if self._walk is not None:
             t = self.tensors
             self._walk.settle(t["head.face"], t["head.barycentric"], t["head.rotation"])
