@@ -20,6 +20,7 @@ from scenes import make_avatar
 
 from being_rt.avatar.avatar import Camera
 from being_rt.dataset import Crop, Dataset, DatasetWriter, folders
+from being_rt.dataset.pictures import encode_picture, write_picture
 from being_rt.errors import BeingError, DatasetError, InvalidParameterError, UnsupportedVersionError
 from being_rt.flame.model import ExpressionMap
 from being_rt.flame.params import FlameParams
@@ -193,6 +194,18 @@ def test_pictures_that_were_added_may_be_changed(tmp_path: Path) -> None:
     for seed in range(20):
         assert np.array_equal(ds.image(seed), picture(seed))
         assert np.array_equal(ds.mask(seed), picture(seed)[:, :, 0])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_picture_that_does_not_fit_says_why(tmp_path: Path, suffix: str) -> None:
+    full = tmp_path / f"full{suffix}"
+    full.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        write_picture(full, picture(0))
+    file = tmp_path / f"fits{suffix}"
+    write_picture(file, picture(0))
+    assert file.read_bytes() == encode_picture(picture(0), suffix)
 
 
 def test_what_a_killed_writer_left_goes_and_a_living_ones_stays(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,15 +69,31 @@ def read_mask(path: str | os.PathLike[str], size: tuple[int, int] | None = None)
 
 def encode_picture(picture: UInt8, suffix: str) -> bytes:
     """The file of a picture uint8 [H, W] or [H, W, 3], by suffix ``.png`` or ``.jpg``."""
+    stream = io.BytesIO()
+    _encode(picture, suffix, stream)
+    return stream.getvalue()
+
+
+def write_picture(path: Path, picture: UInt8) -> None:
+    """Write what :func:`encode_picture` gives, by the path's suffix. Raises ``OSError``.
+
+    Straight into the file, Pillow compresses without Python's lock; into memory it holds it, and threads wait.
+    """
+    try:
+        with open(path, "wb") as file:
+            _encode(picture, path.suffix, file)
+    except OSError:  # Pillow says "encoder error" of a full disk; the system says more
+        path.write_bytes(encode_picture(picture, path.suffix))
+
+
+def _encode(picture: UInt8, suffix: str, stream: IO[bytes]) -> None:
     from PIL import Image
 
-    stream = io.BytesIO()
     image = Image.fromarray(np.ascontiguousarray(picture))
     if suffix == ".png":
         image.save(stream, "PNG", compress_level=_COMPRESSION)
     else:
         image.save(stream, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
-    return stream.getvalue()
 
 
 def check_picture(name: str, picture: Any, size: tuple[int, int], channels: int) -> None:

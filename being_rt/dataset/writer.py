@@ -30,7 +30,14 @@ from being_rt.dataset.manifest import (
     check_split,
     encode_manifest,
 )
-from being_rt.dataset.pictures import IMAGE_SUFFIXES, check_picture, encode_picture, is_rgb_file, read_picture
+from being_rt.dataset.pictures import (
+    IMAGE_SUFFIXES,
+    check_picture,
+    encode_picture,
+    is_rgb_file,
+    read_picture,
+    write_picture,
+)
 from being_rt.errors import DatasetError, InvalidParameterError
 from being_rt.flame.params import WIDTHS, FlameParams
 from being_rt.flame.rig import Rig
@@ -176,7 +183,7 @@ class DatasetWriter:
         mask_name = None
         if mask is not None:
             mask_name = f"masks/{index:06}.png"
-            self._compress(mask_name, mask, ".png")
+            self._compress(mask_name, mask)
         if step == len(self._rows):
             self._rows.append(params_row)
             self._truth.append(truth)
@@ -235,7 +242,7 @@ class DatasetWriter:
             image = np.repeat(picture[:, :, None], 3, 2) if picture.ndim == 2 else picture[:, :, :3]
         check_picture("image", image, size, 3)
         name = f"images/{index:06}{self._suffix}"
-        self._compress(name, image, self._suffix)
+        self._compress(name, image)
         return name
 
     def _checked_camera(self, index: int) -> int:
@@ -295,11 +302,15 @@ class DatasetWriter:
             raise InvalidParameterError("a DatasetWriter writes inside its `with` block only")
         return self._target.folder / name
 
-    def _compress(self, name: str, picture: UInt8, suffix: str) -> None:
+    def _compress(self, name: str, picture: UInt8) -> None:
         """Compress and write a picture, which may be changed once this returns, on another thread."""
-        self._inside(name)
-        kept = picture.copy()
-        self._pending.append(self._pool.submit(lambda: self._write(name, encode_picture(kept, suffix))))
+        file, kept = self._inside(name), picture.copy()
+
+        def compress() -> None:
+            with writing(self.path):
+                write_picture(file, kept)
+
+        self._pending.append(self._pool.submit(compress))
         self._wait_until(2 * thread_count())
 
     def _wait_until(self, count: int) -> None:
