@@ -146,6 +146,7 @@ class _Search:
             full = (dataset.original or dataset).cameras[0]
             self.shoulders = ShouldersLooker(shoulders, dataset.rig, full, self.given, self.parameters.columns)
         self.acceleration = second_differences(given, self.times)
+        self._latest: tuple[slice, tuple[View, View]] | None = None
         self.scales = self._usual_differences()
 
     def refine(self, rows: Float64, start: int, end: int, advance: Callable[[int], None]) -> None:
@@ -153,7 +154,7 @@ class _Search:
         before, after = max(0, start - 2), min(end + (_OVERLAP if end < len(self.times) else 0), len(self.times))
         part = slice(before, after)
         times, own = self.times[part], self.parameters
-        views = self._views(part)
+        views = self._segment_views(part)
         x = rows[np.ix_(times, own.columns)]
         closeness = np.tile(own.correction**-2.0, (len(x), 1))
         given = self.given[np.ix_(times, own.columns)]
@@ -171,7 +172,7 @@ class _Search:
         """How much a motion [T, 120] looks like the frames."""
         result = np.full((3, len(rows)), np.nan)
         for segment in chunks(len(self.times), self.config.segment):
-            views = self._views(segment)
+            views = self._segment_views(segment)
             for part in chunks(len(self.times[segment]), 8 * self.together):
                 times = self.times[segment][part]
                 cost = np.zeros(len(times))
@@ -228,6 +229,13 @@ class _Search:
             squares = (look.weight * look.residual.square()).sum() / look.weight.sum().clamp(min=1e-6)
             result.append(max(math.sqrt(float(squares)), 1 / 255))
         return result[0], result[1]
+
+    def _segment_views(self, part: slice) -> tuple[View, View]:
+        """Views of frames in a row, kept until others are asked for: a clip of one segment is read once."""
+        if self._latest is None or self._latest[0] != part:
+            self._latest = None  # never two segments in memory
+            self._latest = part, self._views(part)
+        return self._latest[1]
 
     def _views(self, part: slice | Int64) -> tuple[View, View]:
         own = self.parameters

@@ -73,7 +73,7 @@ def settle(
     for _ in range(ITERATIONS if body is None else FOUND_ITERATIONS):
         hessian, gradient = np.zeros((*x.shape, x.shape[1])), np.zeros(x.shape)
         for part in chunks(len(x), _TOGETHER):
-            times = np.arange(part.start, min(part.stop, len(x)))
+            times = np.arange(part.start, part.stop)
             hessian[part], gradient[part] = looker.look(times, rows[part]).equations()
             if body is not None:
                 matrix, pull = body.equations(times, rows[part], x.shape[1])
