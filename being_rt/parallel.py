@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Generic, TypeVar
 
@@ -43,6 +43,23 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_MMAP_THRESHOLD, 32 << 20)  # the largest that it takes
         mallopt(_TRIM_THRESHOLD, 1 << 30)
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """BLAS with one thread per call, where threadpoolctl is installed; otherwise nothing changes.
+
+    For work on several threads: with threads of its own in each of them a BLAS mostly waits.
+    """
+    import scipy.linalg  # noqa: F401, it has a BLAS of its own, which can only be told once it is loaded
+
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        yield
+        return
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int = 0) -> Iterator[Result]:

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from being_rt.errors import InvalidParameterError
-from being_rt.parallel import in_order
-from being_rt.track.fit_threads import one_thread_each
+from being_rt.parallel import in_order, one_thread_each
 from being_rt.track.plate import Plate
 
 UInt8 = NDArray[np.uint8]
@@ -92,7 +91,6 @@ def refine_alphas(
         for t, alpha in enumerate(refine_alphas(frames, observations.masks, plate)):
             ...
     """
-
     pairs = zip(frames, coarse, strict=True)
     first = next(pairs, None)
     if first is None:

@@ -15,6 +15,7 @@ from being_rt.flame.model import SHAPE_COUNT, FlameModel
 from being_rt.flame.params import FlameParams
 from being_rt.flame.rig import Rig
 from being_rt.flame.skinning import bake_rig
+from being_rt.parallel import one_thread_each
 from being_rt.track.embedding import Embedding
 from being_rt.track.fit_config import FitConfig
 from being_rt.track.fit_equations import chunks
@@ -35,7 +36,6 @@ from being_rt.track.fit_rig import (
 from being_rt.track.fit_shared import SharedPrior
 from being_rt.track.fit_solver import FIRST_OUTLIER, Estimate, Problem, minimise
 from being_rt.track.fit_start import first_poses, interpolated
-from being_rt.track.fit_threads import one_thread_each
 from being_rt.track.observations import Observations
 
 Float32 = NDArray[np.float32]

@@ -7,11 +7,10 @@ so they are what is shared out instead. NumPy holds no lock while it computes.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TypeVar
+
+from being_rt.parallel import in_order, thread_count
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -19,27 +18,12 @@ Result = TypeVar("Result")
 RUNS = 8  # pieces of the work: always as many, so that sums are rounded alike on every machine
 
 
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """BLAS with one thread per call, where threadpoolctl is installed; otherwise nothing changes."""
-    import scipy.linalg  # noqa: F401, it has a BLAS of its own, which can only be told once it is loaded
-
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        yield
-        return
-    with threadpool_limits(1, user_api="blas"):
-        yield
-
-
 def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], threads: int) -> list[Result]:
     """``[work(item) for item in items]`` on so many threads; 0: one per core."""
-    threads = min(threads or os.cpu_count() or 1, len(items))
+    threads = min(thread_count(threads), len(items))
     if threads <= 1:
         return [work(item) for item in items]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, items))
+    return list(in_order(work, items, threads))
 
 
 def runs(count: int, multiple: int = 1) -> list[slice]:

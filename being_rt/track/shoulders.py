@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from being_rt.dataset import Dataset
 from being_rt.dataset.labels import TORSO, Labeller
 from being_rt.dataset.reduced import ReducedDataset
-from being_rt.parallel import in_order
-from being_rt.track.fit_threads import one_thread_each
+from being_rt.parallel import in_order, one_thread_each
 
 UInt8 = NDArray[np.uint8]
 Bool = NDArray[np.bool_]
