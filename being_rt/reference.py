@@ -159,7 +159,7 @@ def frame_splats(
     head = rest_head = GaussianTensors.of(avatar.head.gaussians, dtype)
     torso = GaussianTensors.of(avatar.torso.gaussians, dtype)
     binding = tensors(avatar.head, dtype)  # face, barycentric
-    weights = tensors(avatar.torso, dtype)["weights"]
+    carried = tensors(avatar.torso, dtype)  # weights, response, response_range
     world_to_camera, intrinsics = _camera_tensors(camera, dtype)
 
     # pose, skin
@@ -178,7 +178,10 @@ def frame_splats(
     # bind
     frames = triangle_frames(vertices, faces, face_frames)
     head_bound = bind_head(head, vertices, faces, frames, **binding)
-    torso_bound = bind_torso(torso, weights, joints.transforms, motion["translation"])
+    moved = torch.cat([motion["translation"], motion["rotation"], motion["neck"]])
+    root = body_root(moved, carried["response"], carried["response_range"])
+    body = body_frames(root, joints.transforms, motion["translation"])
+    torso_bound = bind_torso(torso, carried["weights"], body)
 
     # fade, project: each layer alone
     splats = []
@@ -493,19 +496,42 @@ def bind_head(
     return _place(gaussians, frames[face], anchor)
 
 
-def bind_torso(gaussians: GaussianTensors, weights: Tensor, transforms: Tensor, translation: Tensor) -> Bound:
+def body_root(motion: Tensor, response: Tensor, response_range: Tensor) -> Tensor:
+    """How the body's rest pose answers the motion, [..., 3, 4]: ``I + sum_i f_i G_i``.
+
+    Args:
+        motion: [..., 9] translation, axis angles of the global joint and of the neck joint.
+        response: G, [9, 3, 4].
+        response_range: [2, 9], lowest and highest value of each; f is kept within it and counted from its middle.
+    """
+    low, high = response_range
+    moved = motion.clamp(low, high) - (low + high) / 2
+    identity = torch.eye(3, 4, dtype=motion.dtype, device=motion.device)
+    return identity + (moved @ response.flatten(1)).unflatten(-1, (3, 4))
+
+
+def body_frames(root: Tensor, transforms: Tensor, translation: Tensor) -> Tensor:
+    """What carries a torso: affine maps [..., 3, 3, 4] of root, global joint and neck joint, rest pose to world.
+
+    Args:
+        root: [..., 3, 4] from :func:`body_root`.
+        transforms: [..., 5, 3, 4] from :func:`pose`.
+        translation: [..., 3] metres, common to all three.
+    """
+    frames = torch.cat([root[..., None, :, :], transforms[..., :2, :, :]], -3)
+    return torch.cat([frames[..., :3], frames[..., 3:] + translation[..., None, :, None]], -1)
+
+
+def bind_torso(gaussians: GaussianTensors, weights: Tensor, body: Tensor) -> Bound:
     """Linear blend skinning of Gaussians: ``mean = sum_k w_k A_k p``, ``M = (sum_k w_k R_k) R(q) diag(s)``.
 
     Args:
         gaussians: N of them, positions in the rest pose.
-        weights: [N, 3] of the root (which does not turn), the global joint and the neck joint.
-        transforms: [5, 3, 4] from :func:`pose`.
-        translation: [3] metres, common to all three.
+        weights: [N, 3] of root, global joint and neck joint.
+        body: [3, 3, 4] from :func:`body_frames`.
     """
-    root = torch.eye(3, 4, dtype=transforms.dtype)
-    blended = torch.einsum("nk,krc->nrc", weights, torch.stack([root, transforms[0], transforms[1]]))
-    linear = blended[:, :, :3]
-    return _place(gaussians, linear, blended[:, :, 3] + translation)
+    blended = torch.einsum("nk,krc->nrc", weights, body)
+    return _place(gaussians, blended[:, :, :3], blended[:, :, 3])
 
 
 def _place(gaussians: GaussianTensors, linear: Tensor, offset: Tensor) -> Bound:

@@ -528,7 +528,7 @@ def _arrays(avatar: Avatar) -> dict[str, Any]:
     for name, gaussians in (("head", avatar.head.gaussians), ("torso", avatar.torso.gaussians)):
         arrays |= {f"{name}.{field.name}": getattr(gaussians, field.name) for field in fields(Gaussians)}
     arrays |= {"head.face": avatar.head.face, "head.barycentric": avatar.head.barycentric}
-    arrays["torso.weights"] = avatar.torso.weights
+    arrays |= {f"torso.{name}": getattr(avatar.torso, name) for name in ("weights", "response", "response_range")}
     if avatar.network is not None and avatar.network.count:
         arrays |= {field.name: getattr(avatar.network, field.name) for field in fields(avatar.network)}
     arrays |= {f"seam.{field.name}": getattr(seam, field.name) for field in fields(seam)}

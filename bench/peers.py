@@ -85,10 +85,15 @@ def posed(avatar: Avatar, params: FlameParams, camera: Camera) -> Gaussians:
         colour = reference.match(head.colour, torso.colour, rest_mean, torso.position, avatar.seam)
         torso = torso._replace(colour=colour)
         frames = reference.triangle_frames(vertices, rig["faces"], rig["face_frames"])
+        carried = reference.tensors(avatar.torso, kind)
+        moved = torch.cat([motion["translation"], motion["rotation"], motion["neck"]])
+        root = reference.body_root(moved, carried["response"], carried["response_range"])
         bound = (
             reference.bind_head(head, vertices, rig["faces"], frames, **binding),
             reference.bind_torso(
-                torso, reference.tensors(avatar.torso, kind)["weights"], joints.transforms, motion["translation"]
+                torso,
+                carried["weights"],
+                reference.body_frames(root, joints.transforms, motion["translation"]),
             ),
         )
         view = torch.tensor(camera.world_to_camera, dtype=kind)

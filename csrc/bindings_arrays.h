@@ -225,6 +225,10 @@ inline AvatarView avatar_view(Arrays& arrays) {
     avatar.head_barycentric = arrays.finite("head.barycentric", {avatar.head.count, 3});
     avatar.torso = gaussians_view(arrays, "torso");
     avatar.torso_weights = arrays.finite("torso.weights", {avatar.torso.count, 3});
+    const float* response = arrays.finite("torso.response", {kMotions, 3, 4});
+    const float* range = arrays.finite("torso.response_range", {2, kMotions});
+    std::copy_n(response, kMotions * 12, avatar.response.maps[0]);
+    std::copy_n(range, 2 * kMotions, avatar.response.range[0]);
     avatar.network = network_view(arrays, avatar.head.count);
     avatar.seam = seam_view(arrays, avatar.head.count, avatar.torso.count);
     avatar.antialiased = arrays.item("antialiased").cast<bool>();

@@ -41,7 +41,7 @@ struct alignas(kListsPerBlock < 4 ? 4 * kListsPerBlock : 16) BlockCost {
 // What the host gives a frame of a session; lies in pinned memory that the device reads.
 struct alignas(16) FrameInput {
     float expression[kExpressions], rotation[3], neck[3], jaw[3], eyes[6], translation[3], eyelids[2];
-    Frame3f world_to_camera;
+    Frame3f world_to_camera, root;  // root: of the body, rest pose to world
     Intrinsics camera;
     uint8_t* pixels;
     float* alpha;  // [height][width] or null

@@ -41,6 +41,14 @@ struct FrameParams {
 
 // ---------------------------------------------------------------- pose
 
+// How a body's rest pose answers the motion: A_root = I + sum_i f_i G_i, where f are the numbers of translation, global
+// rotation and neck rotation, kept within a range and counted from its middle.
+constexpr int kMotions = 9;
+struct BodyResponse {
+    float maps[kMotions][12];  // G: [3][4]
+    float range[2][kMotions];  // lowest, highest
+};
+
 struct Skeleton {
     int expression_count;
     const float* joint_rest;        // [5][3]

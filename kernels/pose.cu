@@ -82,10 +82,7 @@ __device__ void find_joints(const PoseStage& s, const Shared& shared, int lane, 
     frame = in.world_to_camera * frame;
     if (lane < config::kJoints) state.joint[lane] = frame;
     if (lane < 2) state.torso[1 + lane] = frame;
-    if (lane == 2) {
-        const Frame3f body{{{1, 0, 0}, {0, 1, 0}, {0, 0, 1}}, translation};
-        state.torso[0] = in.world_to_camera * body;
-    }
+    if (lane == 2) state.torso[0] = in.world_to_camera * in.root;
     // The seam rides on the mean of the global and the neck joint's transforms.
     Frame3f carried;
     for (int i = 0; i < 12; ++i) {

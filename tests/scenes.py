@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from being_rt.avatar.avatar import (
     CHANNELS,
+    MOTIONS,
     AnchorLatentNetwork,
     Avatar,
     Camera,
@@ -215,7 +216,10 @@ def _make_torso(random: np.random.Generator, count: int) -> TorsoLayer:
     follow = _ramp(-0.20, -0.08, place[:, 1])
     weights = np.stack([(1 - follow), follow * (1 - follow), follow * follow], axis=1).astype(np.float32)
     gaussians = _make_gaussians(random, place, np.zeros(count, bool), scale, colour)
-    return TorsoLayer(gaussians, weights / weights.sum(1, keepdims=True))
+    answers = np.random.default_rng(count)
+    response = answers.normal(0, 0.2, (MOTIONS, 3, 4)).astype(np.float32)
+    reach = answers.uniform(0.01, 0.3, MOTIONS).astype(np.float32)  # some motions go beyond
+    return TorsoLayer(gaussians, weights / weights.sum(1, keepdims=True), response, np.stack([-reach, 0.5 * reach]))
 
 
 def _make_gaussians(
@@ -291,7 +295,7 @@ def without_head(avatar: Avatar) -> Avatar:
 
 
 def _take_torso(torso: TorsoLayer, count: int) -> TorsoLayer:
-    return TorsoLayer(_take(torso.gaussians, count), torso.weights[:count])
+    return replace(torso, gaussians=_take(torso.gaussians, count), weights=torso.weights[:count])
 
 
 def _take(gaussians: Gaussians, count: int) -> Gaussians:

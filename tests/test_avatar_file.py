@@ -179,7 +179,7 @@ def test_other_tools_read_the_members(saved: Path, tmp_path: Path) -> None:
     assert avatar_tensors(avatar).keys() <= tensors.keys()
     assert np.array_equal(tensors["network.basis"], avatar.network.basis)  # type: ignore[union-attr]
     assert np.array_equal(background, avatar.background)
-    assert manifest["format_version"] == 1
+    assert manifest["format_version"] == avatar_file.FORMAT_VERSION
     assert manifest["camera"]["size"] == [32, 24]
 
 
@@ -215,32 +215,40 @@ def test_inspect_does_not_read_the_data(saved: Path) -> None:
 
 
 def test_newer_versions_are_refused_by_name(saved: Path) -> None:
-    change_manifest(saved, format_version=2, surprise=True, camera="holographic")
+    change_manifest(saved, format_version=3, surprise=True, camera="holographic")
     for read in (load_avatar, inspect_avatar):
-        with pytest.raises(UnsupportedVersionError, match=r"small\.being has avatar format 2, .* update being_rt"):
+        with pytest.raises(UnsupportedVersionError, match=r"small\.being has avatar format 3, .* update being_rt"):
             read(saved)
 
 
 def test_older_versions_are_upgraded_step_by_step(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if version 2 had renamed a tensor and version 3 had added a required text to the manifest."""
+    """As if version 3 had renamed a tensor and version 4 had added a required text to the manifest."""
     with pytest.raises(AvatarFileError, match="has avatar format 0, which never existed"):
         load_avatar(change_manifest(saved, format_version=0))
 
-    def to_2(manifest: dict[str, Any], tensors: dict[str, Any]) -> None:
+    def to_3(manifest: dict[str, Any], tensors: dict[str, Any]) -> None:
         tensors["head.position"] = tensors.pop("head.centre")
 
-    def to_3(manifest: dict[str, Any], tensors: dict[str, Any]) -> None:
+    def to_4(manifest: dict[str, Any], tensors: dict[str, Any]) -> None:
         manifest["consent"] = f"{manifest['name']}: not recorded"
 
-    monkeypatch.setattr(avatar_file, "FORMAT_VERSION", 3)
-    monkeypatch.setitem(avatar_file.UPGRADES, 1, to_2)
+    monkeypatch.setattr(avatar_file, "FORMAT_VERSION", 4)
     monkeypatch.setitem(avatar_file.UPGRADES, 2, to_3)
+    monkeypatch.setitem(avatar_file.UPGRADES, 3, to_4)
     change_tensors(saved, head__position=..., head__centre=small_avatar().head.gaussians.position)
-    change_manifest(saved, format_version=1, consent=...)
+    change_manifest(saved, format_version=2, consent=...)
     avatar = load_avatar(saved)
     assert avatar.consent == "egg-3: not recorded"
     assert np.array_equal(avatar.head.gaussians.position, small_avatar().head.gaussians.position)
-    assert inspect_avatar(saved).format_version == 1
+    assert inspect_avatar(saved).format_version == 2
+
+
+def test_bodies_of_version_1_do_not_answer_the_motion(saved: Path) -> None:
+    change_tensors(saved, torso__response=..., torso__response_range=...)
+    torso = load_avatar(change_manifest(saved, format_version=1)).torso
+    assert not torso.response.any()
+    assert not torso.response_range.any()
+    assert np.array_equal(torso.weights, small_avatar().torso.weights)
 
 
 @pytest.mark.parametrize("name", sorted(TENSORS | NETWORK_TENSORS))

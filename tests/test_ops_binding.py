@@ -32,15 +32,14 @@ class Scene:
         gaussians["rotation"] = gaussians["rotation"] * torch.rand(count, 1).double().add(0.5)
         if offsets:
             gaussians["offsets"] = 0.1 * torch.randn(frames, count, 13, dtype=torch.float64)
-        turn = reference.rodrigues(0.3 * torch.randn(frames, 5, 3, dtype=torch.float64))
+        turn = reference.rodrigues(0.3 * torch.randn(frames, 3, 3, dtype=torch.float64))
         self.head = gaussians | {
             "vertices": rig["template"] + 0.004 * torch.randn(frames, vertex_count, 3, dtype=torch.float64),
             "barycentric": torch.rand(count, 3, dtype=torch.float64),
         }
         self.torso = gaussians | {
             "weights": torch.rand(count, 3, dtype=torch.float64),
-            "transforms": torch.cat([turn, 0.1 * torch.randn(frames, 5, 3, 1, dtype=torch.float64)], dim=3),
-            "translation": 0.1 * torch.randn(frames, 3, dtype=torch.float64),
+            "body": torch.cat([turn, 0.1 * torch.randn(frames, 3, 3, 1, dtype=torch.float64)], dim=3),
         }
 
     def bind_head(self, given: Named, tables: VertexTables | None = None) -> Tensor:
@@ -52,8 +51,7 @@ class Scene:
 
     def bind_torso(self, given: Named) -> Tensor:
         gaussians = (given["position"], given["rotation"], given["log_scale"], given["opacity_logit"], given["colour"])
-        carrier = (given["weights"], given["transforms"], given["translation"])
-        return bind_torso(*gaussians, given.get("offsets"), *carrier)
+        return bind_torso(*gaussians, given.get("offsets"), given["weights"], given["body"])
 
     def twin_head(self, given: Named) -> Tensor:
         def bind(gaussians: reference.GaussianTensors, frame: int) -> reference.Bound:
@@ -65,8 +63,7 @@ class Scene:
 
     def twin_torso(self, given: Named) -> Tensor:
         def bind(gaussians: reference.GaussianTensors, frame: int) -> reference.Bound:
-            carrier = (given["weights"], given["transforms"][frame], given["translation"][frame])
-            return reference.bind_torso(gaussians, *carrier)
+            return reference.bind_torso(gaussians, given["weights"], given["body"][frame])
 
         return self.twin(given, bind)
 
@@ -236,8 +233,7 @@ def test_indices_out_of_range() -> None:
         ("head", "vertices", lambda x: x[:, :, 1:], "vertices must be"),
         ("head", "barycentric", lambda x: x[:, :2], "barycentric must be"),
         ("torso", "weights", lambda x: x.T.contiguous().T, "weights must be contiguous"),
-        ("torso", "transforms", lambda x: x[:, :2], r"transforms must be float64 \[2, 5, 3, 4\]"),
-        ("torso", "translation", lambda x: x[:1], "translation must be"),
+        ("torso", "body", lambda x: x[:, :2], r"body must be float64 \[2, 3, 3, 4\]"),
     ],
 )
 def test_refuses(layer: str, name: str, spoil: Callable[[Tensor], Tensor], message: str) -> None:

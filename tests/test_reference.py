@@ -126,18 +126,18 @@ def test_gradient_of_deform_and_bind() -> None:
     vertices, faces = randn(10, 6, 3), torch.tensor([[0, 1, 2], [3, 4, 5]])
     face_frames = torch.eye(2, dtype=FLOAT) + 0.2 * randn(11, 2, 2, 2)
     face, barycentric = torch.tensor([0, 1, 1, 0, 1]), rand(12, 5, 3)
-    transforms, translation = randn(13, 5, 3, 4), randn(14, 3)
+    body = randn(13, 3, 3, 4)
 
-    def bound(position, rotation, log_scale, offsets, vertices, weights, transforms):
+    def bound(position, rotation, log_scale, offsets, vertices, weights, body):
         changed = gaussians._replace(position=position, rotation=rotation, log_scale=log_scale)
         changed = reference.deform(changed, offsets)
         frames = reference.triangle_frames(vertices, faces, face_frames)
         head = reference.bind_head(changed, vertices, faces, frames, face, barycentric)
-        torso = reference.bind_torso(changed, weights, transforms, translation)
+        torso = reference.bind_torso(changed, weights, body)
         return *head, *torso, head.covariance, torso.covariance, changed.opacity_logit, changed.colour
 
     inputs = (gaussians.position, gaussians.rotation, gaussians.log_scale, 0.1 * randn(15, 3, 13), vertices)
-    assert gradcheck(bound, differentiable(*inputs, rand(16, 5, 3), transforms), fast_mode=True)
+    assert gradcheck(bound, differentiable(*inputs, rand(16, 5, 3), body), fast_mode=True)
 
 
 def test_gradient_of_facing_fade() -> None:
@@ -275,7 +275,8 @@ def test_rest_pose_is_the_identity() -> None:
     assert (torch.linalg.det(frames) > 0).all()
 
     torso = GaussianTensors.of(avatar.torso.gaussians)
-    bound = reference.bind_torso(torso, torch.tensor(avatar.torso.weights, dtype=FLOAT), joints.transforms, none)
+    body = reference.body_frames(torch.eye(3, 4, dtype=FLOAT), joints.transforms, none)
+    bound = reference.bind_torso(torso, torch.tensor(avatar.torso.weights, dtype=FLOAT), body)
     torch.testing.assert_close(bound.mean, torso.position, atol=1e-7, rtol=0)
     scale = torch.linalg.svdvals(bound.factor)
     torch.testing.assert_close(scale, torso.log_scale.exp().sort(descending=True).values, atol=0, rtol=1e-6)
@@ -339,10 +340,16 @@ def test_torso_written_out() -> None:
     avatar = make_avatar(head_count=0, torso_count=12)
     gaussians, weights = GaussianTensors.of(avatar.torso.gaussians), avatar.torso.weights.astype(float)
     transforms, translation = randn(0, 5, 3, 4), randn(1, 3)
-    bound = reference.bind_torso(gaussians, torch.tensor(weights), transforms, translation)
+    motion, response = randn(2, 9), randn(3, 9, 3, 4)
+    span = torch.stack([-rand(4, 9), rand(5, 9)])  # some of the motion lies beyond it
+    root = reference.body_root(motion, response, span)
+    moved = np.clip(motion.numpy(), *span.numpy()) - span.mean(0).numpy()
+    np.testing.assert_allclose(root.numpy(), np.eye(3, 4) + np.einsum("i,irc->rc", moved, response.numpy()), atol=1e-12)
+    bound = reference.bind_torso(gaussians, torch.tensor(weights), reference.body_frames(root, transforms, translation))
     for i, p in enumerate(avatar.torso.gaussians.position.astype(float)):
-        frames = [np.eye(3, 4), transforms[0].numpy(), transforms[1].numpy()]
-        mean = sum(w * (a @ [*p, 1]) for w, a in zip(weights[i], frames, strict=True)) + translation.numpy()
+        frames = [root.numpy(), transforms[0].numpy(), transforms[1].numpy()]
+        places = [a @ [*p, 1] + translation.numpy() for a in frames]
+        mean = sum(w * place for w, place in zip(weights[i], places, strict=True))
         linear = sum(w * a[:, :3] for w, a in zip(weights[i], frames, strict=True))
         rotation = reference.quaternion_matrix(gaussians.rotation[i]).numpy()
         scale = np.exp(avatar.torso.gaussians.log_scale[i].astype(float))
@@ -398,7 +405,7 @@ def test_each_channel_of_an_offset_goes_where_it_belongs() -> None:
 @given(seeds)
 def test_covariances_are_symmetric_and_positive(seed: int) -> None:
     gaussians = random_gaussians(seed, 8)
-    bound = reference.bind_torso(gaussians, rand(seed, 8, 3), randn(seed, 5, 3, 4), randn(seed, 3))
+    bound = reference.bind_torso(gaussians, rand(seed, 8, 3), randn(seed, 3, 3, 4))
     size = (64, 48)
     splats = reference.project(
         bound, rand(seed, 8), gaussians.colour, *camera_tensors(make_camera(size)), size, antialiased=True

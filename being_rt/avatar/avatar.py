@@ -16,6 +16,7 @@ UInt8 = NDArray[np.uint8]
 UInt16 = NDArray[np.uint16]
 Bool = NDArray[np.bool_]
 
+MOTIONS = 9  # of a head that its body answers: translation 3, axis angles of the global joint 3 and of the neck 3
 CHANNELS = 13  # position 3, rotation vector 3, log scale 3, opacity logit 1, colour 3
 
 
@@ -46,10 +47,17 @@ class HeadLayer:
 
 @dataclass(frozen=True)
 class TorsoLayer:
-    """Gaussians skinned to three frames: 0 the root (translation only), 1 the global joint, 2 the neck joint."""
+    """Gaussians skinned to three frames: 0 the root, 1 the global joint, 2 the neck joint.
+
+    The root does not turn. It is moved by the translation, and by the body's response to the motion: a chest that leans
+    does not go as one piece, and neither joint lies in it. ``A_root = I + sum_i f_i G_i``, where f are the nine numbers
+    of translation, global rotation and neck rotation, kept within ``response_range`` and counted from its middle.
+    """
 
     gaussians: Gaussians
     weights: Float32  # [N, 3], rows sum to 1
+    response: Float32 = field(default_factory=lambda: np.zeros((MOTIONS, 3, 4), np.float32))  # G: metres, radians
+    response_range: Float32 = field(default_factory=lambda: np.zeros((2, MOTIONS), np.float32))  # lowest, highest
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import being_rt
-from being_rt.avatar.avatar import AnchorLatentNetwork, Avatar, Camera, Gaussians, HeadLayer, Seam, TorsoLayer
+from being_rt.avatar.avatar import MOTIONS, AnchorLatentNetwork, Avatar, Camera, Gaussians, HeadLayer, Seam, TorsoLayer
 from being_rt.avatar.container import (
     MANIFEST,
     TENSORS,
@@ -37,14 +37,21 @@ Manifest = dict[str, Any]
 Record = TypeVar("Record")
 
 FORMAT = "being"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BACKGROUND = "background.png"
 PREVIEW = "preview.png"
 # PNG's own scale of effort, 0..9: 3 writes a 1080p picture in 0.2 s and loses a few percent of size to 9.
 _COMPRESSION = 3
 
+
+def _without_response(manifest: Manifest, tensors: Tensors) -> None:
+    """Version 1 had bodies that follow the translation as one piece."""
+    tensors["torso.response"] = np.zeros((MOTIONS, 3, 4), np.float32)
+    tensors["torso.response_range"] = np.zeros((2, MOTIONS), np.float32)
+
+
 # version -> what makes an avatar of version + 1 of it: changes the manifest and the tensors in place
-UPGRADES: dict[int, Callable[[Manifest, Tensors], None]] = {}
+UPGRADES: dict[int, Callable[[Manifest, Tensors], None]] = {1: _without_response}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from being_rt.avatar.avatar import CHANNELS, Avatar, Camera, Gaussians, Seam
+from being_rt.avatar.avatar import CHANNELS, MOTIONS, Avatar, Camera, Gaussians, Seam
 from being_rt.checks import Specification, check_arrays, check_range, check_rows
 from being_rt.errors import InvalidParameterError
 from being_rt.flame.rig_file import RIG_TENSORS, WEIGHT_TOLERANCE, check_rig_extras
@@ -38,6 +38,8 @@ TENSORS: dict[str, Specification] = {
     "head.barycentric": ("float32", ("N", 3)),
     **{f"torso.{name}": (dtype, ("T", *shape)) for name, (dtype, shape) in _GAUSSIANS.items()},
     "torso.weights": ("float32", ("T", 3)),
+    "torso.response": ("float32", (MOTIONS, 3, 4)),
+    "torso.response_range": ("float32", (2, MOTIONS)),
     "seam.centre": ("float32", (3,)),
     "seam.axis": ("float32", (3,)),
     "seam.head_band": ("int32", ("B",)),
@@ -105,6 +107,11 @@ def validate_avatar(avatar: Avatar) -> None:
         check_rows(name, tensors[name], SUM_TOLERANCE)
     for layer in ("head", "torso"):
         _check_gaussians(layer, tensors)
+    low, high = tensors["torso.response_range"]
+    if (low > high).any():
+        raise InvalidParameterError("torso.response_range has a lowest value above the highest")
+    if np.abs(tensors["torso.response"]).max() > 1e4:
+        raise InvalidParameterError("torso.response has values beyond 10,000 per metre or radian")
     has_area = np.any(tensors["rig.face_frames"].reshape(-1, 4), axis=1)
     if not np.all(has_area[tensors["head.face"]]):
         raise InvalidParameterError("head.face binds Gaussians to triangles without area")

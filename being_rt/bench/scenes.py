@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from being_rt.avatar.avatar import AnchorLatentNetwork, Avatar, Gaussians, HeadLayer, Seam, TorsoLayer
+from being_rt.avatar.avatar import AnchorLatentNetwork, Avatar, Gaussians, HeadLayer, Seam
 from being_rt.errors import InvalidParameterError
 from being_rt.flame.rotations import quaternion_matrices
 
@@ -49,7 +49,7 @@ def with_count(avatar: Avatar, count: int) -> Avatar:
     return replace(
         avatar,
         head=HeadLayer(head_gaussians, head.face[head_parent], head.barycentric[head_parent]),
-        torso=TorsoLayer(torso_gaussians, torso.weights[torso_parent]),
+        torso=replace(torso, gaussians=torso_gaussians, weights=torso.weights[torso_parent]),
         network=_take_network(avatar.network, head_parent[head_parent < networked]),
         seam=_remap_seam(avatar.seam, head_parent, torso_parent, torso.gaussians.count),
     )

@@ -1,7 +1,8 @@
 """Binding: Gaussians of the rest pose, changed by each frame's offsets, to world space; differentiably.
 
-A head's Gaussians ride on the triangles of the posed mesh, a torso's on a blend of joints. Both give ``bound``
-[B, N, 16]: mean 3 (metres), factor 9 (M row by row; the covariance is M M^T), opacity (0..1), colour 3 (not clamped).
+A head's Gaussians ride on the triangles of the posed mesh, a torso's on a blend of the body's frames. Both give
+``bound`` [B, N, 16]: mean 3 (metres), factor 9 (M row by row; the covariance is M M^T), opacity (0..1), colour 3 (not
+clamped).
 """
 
 from __future__ import annotations
@@ -159,12 +160,11 @@ def bind_torso(
     colour: Tensor,
     offsets: Tensor | None,
     weights: Tensor,
-    transforms: Tensor,
-    translation: Tensor,
+    body: Tensor,
 ) -> Tensor:
-    """Carry a torso's Gaussians with the joints, in B frames at once: linear blend skinning.
+    """Carry a torso's Gaussians with the body, in B frames at once: linear blend skinning.
 
-    With the offsets added as :func:`being_rt.reference.deform` does, ``mean = sum_k w_k A_k p + translation``,
+    With the offsets added as :func:`being_rt.reference.deform` does, ``mean = sum_k w_k A_k p``,
     ``M = (sum_k w_k R_k) R(q) diag(s)``. The twin is :func:`being_rt.reference.bind_torso`. Differentiable by every
     argument; results are the same to the bit from run to run.
 
@@ -175,9 +175,8 @@ def bind_torso(
         opacity_logit: [N].
         colour: [N, 3].
         offsets: [B, N, 13] in the order of being_rt.avatar.avatar.CHANNELS, or None.
-        weights: [N, 3] of the root (which does not turn), the global joint and the neck joint.
-        transforms: [B, 5, 3, 4] of all joints, rest pose to posed; those of jaw and eyes are not used.
-        translation: [B, 3] metres.
+        weights: [N, 3] of root, global joint and neck joint.
+        body: [B, 3, 3, 4] affine maps of these, rest pose to world; see :func:`being_rt.reference.body_frames`.
 
     Returns:
         bound [B, N, 16], see the head of this module.
@@ -187,16 +186,14 @@ def bind_torso(
 
     Example::
 
-        skinned = skin(rig, expression, axis_angles, eyelids, translation)
-        bound = bind_torso(*gaussians, None, weights, skinned.transforms, translation)
+        bound = bind_torso(*gaussians, None, weights, body)
     """
-    frames, count = len(transforms), len(position)
+    frames, count = len(body), len(position)
     dtype = _check_gaussians("bind_torso", frames, position, rotation, log_scale, opacity_logit, colour, offsets)
     check("bind_torso", "weights", weights, (count, 3), dtype)
-    check("bind_torso", "transforms", transforms, (frames, 5, 3, 4), dtype)
-    check("bind_torso", "translation", translation, (frames, 3), dtype)
+    check("bind_torso", "body", body, (frames, 3, 3, 4), dtype)
     gaussians = (position, rotation, log_scale, opacity_logit, colour, offsets)
-    bound: Tensor = _bind_torso(*gaussians, weights, transforms, translation)
+    bound: Tensor = _bind_torso(*gaussians, weights, body)
     return bound
 
 
@@ -258,18 +255,17 @@ def _bind_torso(
     colour: Tensor,
     offsets: Tensor | None,
     weights: Tensor,
-    transforms: Tensor,
-    translation: Tensor,
+    body: Tensor,
 ) -> Tensor:
-    bound = position.new_empty(len(transforms), len(position), BOUND_FLOATS)
+    bound = position.new_empty(len(body), len(position), BOUND_FLOATS)
     gaussians = _named(position, rotation, log_scale, opacity_logit, colour, offsets)
-    carrier = {"weights": weights, "transforms": transforms, "translation": translation}
-    call("bind_torso", position, frames=len(transforms), count=len(position), **gaussians, **carrier, bound=bound)
+    carrier = {"weights": weights, "body": body}
+    call("bind_torso", position, frames=len(body), count=len(position), **gaussians, **carrier, bound=bound)
     return bound
 
 
-# In the order of the forward ops: five of the Gaussians, offsets, then vertices and barycentric, or weights, transforms
-# and translation. Of what is not needed, an empty tensor is returned.
+# In the order of the forward ops: five of the Gaussians, offsets, then vertices and barycentric, or weights and
+# body. Of what is not needed, an empty tensor is returned.
 
 
 @torch.library.custom_op("being_rt::bind_head_backward", mutates_args=())
@@ -326,15 +322,14 @@ def _bind_torso_backward(
     colour: Tensor,
     offsets: Tensor | None,
     weights: Tensor,
-    transforms: Tensor,
-    translation: Tensor,
+    body: Tensor,
     needed: Sequence[bool],
 ) -> list[Tensor]:
-    inputs = (position, rotation, log_scale, opacity_logit, colour, offsets, weights, transforms, translation)
+    inputs = (position, rotation, log_scale, opacity_logit, colour, offsets, weights, body)
     results = _results(inputs, needed)
     frames, count = gradient.shape[:2]
-    names = (*_GRADIENTS, "place_gradient", "transforms_gradient", "translation_gradient")
-    parts = gradient.new_empty(27, frames, -(-count // _GROUP)) if needed[7] else None
+    names = (*_GRADIENTS, "place_gradient", "body_gradient")
+    parts = gradient.new_empty(36, frames, -(-count // _GROUP)) if needed[7] else None
     call(
         "bind_torso_backward",
         position,
@@ -342,8 +337,7 @@ def _bind_torso_backward(
         count=count,
         **_named(*inputs[:6]),
         weights=weights,
-        transforms=transforms,
-        translation=translation,
+        body=body,
         bound=None,
         bound_gradient=gradient,
         parts=parts,
@@ -394,9 +388,9 @@ def _(position: Tensor, *rest: Tensor | None) -> Tensor:
 
 @_bind_torso.register_fake
 def _(position: Tensor, *rest: Tensor | None) -> Tensor:
-    transforms = rest[6]
-    assert transforms is not None
-    return position.new_empty(transforms.shape[0], position.shape[0], BOUND_FLOATS)
+    body = rest[6]
+    assert body is not None
+    return position.new_empty(body.shape[0], position.shape[0], BOUND_FLOATS)
 
 
 @_bind_head_backward.register_fake
@@ -406,7 +400,7 @@ def _(gradient: Tensor, *arguments: Any) -> list[Tensor]:
 
 @_bind_torso_backward.register_fake
 def _(gradient: Tensor, *arguments: Any) -> list[Tensor]:
-    return _results(arguments[:9], arguments[-1])
+    return _results(arguments[:8], arguments[-1])
 
 
 def _setup_context(ctx: FunctionCtx, inputs: tuple[Tensor | None, ...], output: Tensor) -> None:
@@ -423,8 +417,7 @@ def _backward_head(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, .
 def _backward_torso(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
     inputs = ctx.saved_tensors  # type: ignore[attr-defined]
     needed = list(ctx.needs_input_grad)  # type: ignore[attr-defined]
-    joints = any(needed[7:])  # both come from the same sums
-    results = _bind_torso_backward(gradient.contiguous(), *inputs, [*needed[:7], joints, joints])
+    results = _bind_torso_backward(gradient.contiguous(), *inputs, needed)
     return _or_none(results, needed)
 
 

@@ -52,7 +52,12 @@ def to_avatar(
         barycentric=_array(tensors["head.barycentric"][kept], np.float32),
     )
     everything = torch.ones(model.count("torso"), dtype=torch.bool, device=model.device)
-    torso = TorsoLayer(_gaussians(model, "torso", everything), _array(model.torso_weights(), np.float32))
+    torso = TorsoLayer(
+        gaussians=_gaussians(model, "torso", everything),
+        weights=_array(model.torso_weights(), np.float32),
+        response=_array(model.response(), np.float32),
+        response_range=_array(tensors["sheet.response_range"], np.float32),
+    )
     rig = model.rig
     if "rig.template" in tensors:
         rig = replace(rig, template=_array(tensors["rig.template"], np.float32))

@@ -16,6 +16,7 @@ from being_rt.train.frames import Frames
 from being_rt.train.model import AvatarModel, Layers
 from being_rt.train.mouth import mouth_seeds
 from being_rt.train.networks import anchor_network, condition_spread, point_network
+from being_rt.train.response import initial_response
 from being_rt.train.surface import Part, Seeds, Surface, face_seeds, hair_seeds, skin_seeds
 from being_rt.train.torso import chosen_frames, relief_weights, torso_seeds
 
@@ -77,6 +78,7 @@ def initial_tensors(config: ModelConfig, dataset: Dataset, seed: int) -> dict[st
         "torso.scale_limit": (_ROOM * torso.scale.amax(1) if count else torch.zeros(0)).clamp(min=_TORSO_LIMIT),
     }
     tensors["sheet.relief"] = torch.zeros(tensors["torso.relief_weight"].shape[1])
+    tensors |= initial_response(dataset, torso.position)
     if config.learning_rates.template:
         tensors["rig.template"] = torch.tensor(dataset.rig.template)
     return tensors

@@ -25,22 +25,34 @@ from being_rt.ops.projection import project
 from being_rt.ops.rasterization import Workspace, rasterize
 from being_rt.ops.skinning import RigTensors, skin
 from being_rt.ops.tidy import tidy
+from being_rt.reference import body_frames, body_root
 from being_rt.train import schedule
 from being_rt.train.branching import Branching
 from being_rt.train.config import ModelConfig
 from being_rt.train.frames import Frames
 from being_rt.train.networks import POINT_OUTPUTS, channel_scale, condition_noise, offset_penalty
 from being_rt.train.regularise import regularisation
+from being_rt.train.response import ResponseScale
 from being_rt.train.surface import Surface
 from being_rt.train.walk import Walk
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 LOG_SCALES = -12.0, -1.6  # 6 micrometres, 20 centimetres
 TRIANGLE_LOG_SCALES = -6.0, 3.0  # where scales are in sizes of triangles
 LARGEST_LOGIT = 12.0
 _TIDIED = ("rotation", "colour", "opacity_logit", "log_scale")
 _INTEGERS = {"face": torch.int32, "facing": torch.uint8, "part": torch.uint8, "anchor_index": torch.int32}
-_FIXED = ("unit", "home", "limit", "scale_limit", "anchor_weight", "encoding", "spread", "relief_weight")
+_FIXED: tuple[str, ...] = (
+    "unit",
+    "home",
+    "limit",
+    "scale_limit",
+    "anchor_weight",
+    "encoding",
+    "spread",
+    "relief_weight",
+)
+_FIXED += ("response_range", "centre")  # of the sheet
 # Metres, sideways and up, that a Gaussian of the torso may go from where it began. Without a limit they wander behind
 # the face: what shines through skin that is not quite opaque lowers the loss, until a head turns.
 TORSO_REACH = 0.01
@@ -104,6 +116,7 @@ class AvatarModel:
         self._noise = None
         if "network.spread" in self.tensors and config.regularisation.noise > 0:
             self._noise = condition_noise(self.tensors["network.spread"], config.regularisation.noise)
+        self._response_scale = ResponseScale(self.tensors["sheet.response_range"], self.tensors["sheet.centre"])
         self._not_facing = torch.zeros(self.count("torso"), dtype=torch.uint8, device=self.device)
         self._walk = None
         if "head.barycentric" in self.parameters:
@@ -149,8 +162,7 @@ class AvatarModel:
                     t["torso.colour"],
                     None,
                     self.torso_weights(),
-                    skinned.transforms,
-                    frames.translation,
+                    self._body(frames, skinned.transforms),
                 )
                 torso_splats = _keep_gradient(project(torso_bound, self._not_facing, *camera))
                 torso = rasterize(torso_splats, frames.size, workspace=torso_room)
@@ -178,6 +190,12 @@ class AvatarModel:
         self._beside.merge(torso)
         picture = composite(head, torso, self.config.depth_softness, frames.background)
         return Layers(picture, offsets, offset_cost, head_bound, torso_bound, head_splats, torso_splats)
+
+    def _body(self, frames: Frames, transforms: Tensor) -> Tensor:
+        """What carries the torso [B, 3, 3, 4]. A response is not what a track is corrected for."""
+        motion = torch.cat([frames.translation, *frames.axis_angles[:, :2].unbind(1)], dim=1).detach()
+        root = body_root(motion, self.response(), self.tensors["sheet.response_range"])
+        return body_frames(root, transforms, frames.translation)
 
     def _blurred(self, condition: Tensor, chance: Tensor | None) -> Tensor:
         """What the network is told of frames [B, 138], with noise where a step has it."""
@@ -242,6 +260,10 @@ class AvatarModel:
     def torso_weights(self) -> Tensor:
         """Skinning weights [T, 3] of the torso."""
         return torch.softmax(self.tensors["torso.skinning_logit"], dim=1)
+
+    def response(self) -> Tensor:
+        """How the torso answers the motion: the maps G [9, 3, 4] of :func:`being_rt.reference.body_root`."""
+        return self._response_scale.maps(self.tensors["sheet.response"])
 
     # ------------------------------------------------------------------------------------------------ the training
 

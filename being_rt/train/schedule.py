@@ -8,7 +8,8 @@ from being_rt.train.config import LearningRates
 
 # All presets have the same torso layer. It begins at a guessed depth, with guessed weights, and has far to go.
 _TORSO = LearningRates(position=5e-4, position_end=5e-6, torso_weights=0.05)
-_RELIEF = 3e-3, 1e-5  # metres: of the depth of the sheet that it is put on, at the start and at the end
+# Metres at the start and at the end: depth of the sheet that it is put on, and how it answers the motion.
+_SHEET = {"relief": (3e-3, 1e-5), "response": (2e-4, 2e-6)}
 
 
 def learning_rates(rates: LearningRates, names: Iterable[str], progress: float) -> dict[str, float]:
@@ -22,8 +23,8 @@ def learning_rates(rates: LearningRates, names: Iterable[str], progress: float) 
 
 def _rate(rates: LearningRates, name: str, progress: float) -> float:
     field = name.split(".", 1)[1]
-    if field == "relief":
-        return _decayed(*_RELIEF, progress)
+    if field in _SHEET:
+        return _decayed(*_SHEET[field], progress)
     if field == "position":
         return _decayed(rates.position, rates.position_end, min(progress / rates.position_until, 1.0))
     start = {

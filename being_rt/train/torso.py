@@ -20,7 +20,7 @@ from being_rt.dataset import Dataset
 from being_rt.dataset.regions import face_regions, project
 from being_rt.flame.rig import Rig
 from being_rt.flame.skinning import skin
-from being_rt.reference import pose
+from being_rt.reference import body_frames, pose
 from being_rt.train.clothes import Clothes
 from being_rt.train.surface import Surface, uniform
 
@@ -216,10 +216,9 @@ def _unposed(dataset: Dataset, row: int, place: Tensor, weights: Tensor) -> Tens
     transforms = pose(
         tensor(rig.joint_rest), tensor(rig.joint_expression), tensor(motion.expression[0]), joints
     ).transforms
-    root = torch.eye(3, 4, dtype=torch.float64)
-    blended = torch.einsum("nk,krc->nrc", weights, torch.stack([root, transforms[0], transforms[1]]))
-    offset = place - tensor(motion.translation[0]) - blended[:, :, 3]
-    return torch.linalg.solve(blended[:, :, :3], offset)
+    body = body_frames(torch.eye(3, 4, dtype=torch.float64), transforms, tensor(motion.translation[0]))
+    blended = torch.einsum("nk,krc->nrc", weights, body)
+    return torch.linalg.solve(blended[:, :, :3], place - blended[:, :, 3])
 
 
 def _splash(cells: Array, rows: int, columns: int) -> Bool:

@@ -6,6 +6,7 @@
 
 #include "csrc/cuda/nvtx.h"
 #include "csrc/engine/plate.h"
+#include "csrc/engine/pose.h"
 
 namespace being::cuda {
 namespace {
@@ -93,6 +94,7 @@ uint64_t Engine::submit(const FrameParams* params, const Output& output, cudaStr
         std::copy_n(p.translation, 3, in.translation);
         std::copy_n(p.eyelids, 2, in.eyelids);
         in.world_to_camera = session.camera.world_to_camera;
+        in.root = root_frame(session.scene->response, p);
         const Camera& c = session.camera;
         in.camera = make_intrinsics(c.fx, c.fy, c.cx, c.cy, c.width, c.height);
         in.pixels = output.pixels + i * bytes;

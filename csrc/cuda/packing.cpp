@@ -325,6 +325,7 @@ DeviceScene upload_scene(const AvatarView& avatar) {
     out.seam_half_height = scene.seam_half_height;
     out.depth_softness = scene.depth_softness;
     out.antialiased = scene.antialiased;
+    out.response = scene.response;
     pack_gaussians(scene, order, out);
     if (out.head_groups > 0) {
         pack_skin(scene, out);

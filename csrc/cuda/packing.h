@@ -17,6 +17,7 @@ struct DeviceScene {
     Vector3<float> seam_centre{}, seam_axis{};
     float seam_radius = 0, seam_half_height = 0, depth_softness = 0;
     bool antialiased = false;
+    BodyResponse response{};
     std::vector<int32_t> source;  // [groups * 32] index in the avatar's head or torso layer; -1: padding
 
     DeviceArray<float> joint_rest, joint_expression;

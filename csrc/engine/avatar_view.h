@@ -55,6 +55,7 @@ struct AvatarView {
     const float* head_barycentric;  // [N][3]
     GaussiansView torso;
     const float* torso_weights;  // [N][3]
+    BodyResponse response;
     NetworkView network;
     SeamView seam;
     bool antialiased;

@@ -92,9 +92,7 @@ void Engine::pose(const FrameParams& params) {
     skin_.active_count = active_coefficients(pose, params, scene_.expressions, active_.data(), coefficient_.data());
     for (int j = 0; j < config::kJoints; ++j) skin_.joint[j] = camera_.world_to_camera * pose.joint[j];
 
-    const Frame3f root{{{1, 0, 0}, {0, 1, 0}, {0, 0, 1}},
-                       {params.translation[0], params.translation[1], params.translation[2]}};
-    deform_.torso_frame[0] = camera_.world_to_camera * root;
+    deform_.torso_frame[0] = camera_.world_to_camera * root_frame(scene_.response, params);
     deform_.torso_frame[1] = skin_.joint[0];
     deform_.torso_frame[2] = skin_.joint[1];
 
@@ -140,9 +138,10 @@ void Engine::find_depth_ranges() {
         high[0] = std::max(high[0], depth_range_[2 * w + 1] + scene_.head_reach);
     }
     for (const Frame3f& frame : deform_.torso_frame) {
-        const float z = transform(frame, scene_.torso_centre).z;
-        low[1] = std::min(low[1], z - scene_.torso_radius);
-        high[1] = std::max(high[1], z + scene_.torso_radius);
+        const Vector3<float> along{frame.linear.x.z, frame.linear.y.z, frame.linear.z.z};  // z of a step at rest
+        const float z = transform(frame, scene_.torso_centre).z, reach = scene_.torso_radius * root(dot(along, along));
+        low[1] = std::min(low[1], z - reach);
+        high[1] = std::max(high[1], z + reach);
     }
     constexpr float kLevels = float(1 << (2 * config::kSortBits - 1));
     for (int layer = 0; layer < 2; ++layer) {

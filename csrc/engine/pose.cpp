@@ -1,5 +1,7 @@
 #include "csrc/engine/pose.h"
 
+#include <algorithm>
+
 #include "kernels/common/rotation.h"
 
 namespace being {
@@ -52,6 +54,18 @@ Pose pose_joints(const Skeleton& skeleton, const FrameParams& params) {
         if (j > 0) write_change(pose.rotation[j], pose.feature + 9 * (j - 1));
     }
     return pose;
+}
+
+Frame3f root_frame(const BodyResponse& response, const FrameParams& params) {
+    double map[12] = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0};  // rows
+    const float* const given[3] = {params.translation, params.rotation, params.neck};
+    for (int i = 0; i < kMotions; ++i) {
+        const double low = response.range[0][i], high = response.range[1][i];
+        const double moved = std::clamp(double(given[i / 3][i % 3]), low, high) - (low + high) / 2;
+        for (int k = 0; k < 12; ++k) map[k] += moved * response.maps[i][k];
+    }
+    const Matrix linear{{map[0], map[4], map[8]}, {map[1], map[5], map[9]}, {map[2], map[6], map[10]}};
+    return {narrow(linear), narrow(Vector{map[3], map[7], map[11]} + vector_at(params.translation))};
 }
 
 void write_condition(const Pose& pose, const FrameParams& params, float* condition) {

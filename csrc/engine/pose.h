@@ -8,6 +8,9 @@ namespace being {
 // Rodrigues, joint chain global - neck - (jaw, left eye, right eye), pose feature. Li et al. 2017, section 4.
 Pose pose_joints(const Skeleton& skeleton, const FrameParams& params);
 
+// The body's root, rest pose to world: its response to the motion, then the common translation.
+Frame3f root_frame(const BodyResponse& response, const FrameParams& params);
+
 // What the offset network sees, [kCondition]: expression 100, jaw, left eye, right eye (R - I), eyelids, neck (R - I).
 void write_condition(const Pose& pose, const FrameParams& params, float* condition);
 

@@ -422,6 +422,7 @@ Scene pack_scene(const AvatarView& avatar) {
         low = {std::min(low.x, p.x), std::min(low.y, p.y), std::min(low.z, p.z)};
         high = {std::max(high.x, p.x), std::max(high.y, p.y), std::max(high.z, p.z)};
     }
+    scene.response = avatar.response;
     if (!torso_position.empty()) {
         scene.torso_centre = (low + high) * 0.5f;
         scene.torso_radius = 0.5f * length(high - low) + 0.01f;

@@ -57,6 +57,7 @@ struct Scene {
     float head_reach = 0;           // metres from any head Gaussian to its triangle's first corner, at rest, with room
     Vector3<float> torso_centre{};  // and of a ball around the torso at rest
     float torso_radius = 0;
+    BodyResponse response{};
     Vector3<float> seam_centre{}, seam_axis{};
     float seam_radius = 0, seam_half_height = 0, depth_softness = 0;
     bool antialiased = false;

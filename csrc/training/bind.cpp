@@ -93,9 +93,9 @@ void run_bind_backward(const BindHeadGradientStage<Real>& stage) {
 
 template <class Real>
 void run_bind_backward(const BindTorsoGradientStage<Real>& stage) {
-    constexpr int kValues = JointCarrier<Real>::kValues;
+    constexpr int kValues = BodyCarrier<Real>::kValues;
     const int frames = stage.forward.frames, count = stage.forward.count, parts = bind_parts(count);
-    const typename JointCarrier<Real>::Gradient& carrier = stage.carrier;
+    const typename BodyCarrier<Real>::Gradient& carrier = stage.carrier;
     parallel_for(parts, 4, [&](int64_t part) {
         std::vector<Real> sums(size_t(frames) * kValues);
         for (int i = int(part) * kBindGroup; i < std::min(count, int(part + 1) * kBindGroup); ++i)
@@ -110,13 +110,11 @@ void run_bind_backward(const BindTorsoGradientStage<Real>& stage) {
     });
     if (!carrier.needed()) return;
     for (int frame = 0; frame < frames; ++frame) {
-        Real* transforms = carrier.transforms + frame * 60;
-        std::fill(transforms, transforms + 60, Real(0));
         for (int k = 0; k < kValues; ++k) {
             const Real* part = carrier.values + size_t(k * frames + frame) * size_t(parts);
             Real sum = 0;
             for (int p = 0; p < parts; ++p) sum += part[p];
-            (k < 24 ? transforms[k] : carrier.translation[frame * 3 + k - 24]) = sum;
+            carrier.body[frame * kValues + k] = sum;
         }
     }
 }

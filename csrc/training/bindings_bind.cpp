@@ -13,9 +13,8 @@ TriangleCarrier<Real> carrier_of(const Arguments& a, TriangleCarrier<Real>*) {
 }
 
 template <class Real>
-JointCarrier<Real> carrier_of(const Arguments& a, JointCarrier<Real>*) {
-    return {a.pointer<const Real>("weights"), a.pointer<const Real>("transforms"),
-            a.pointer<const Real>("translation")};
+BodyCarrier<Real> carrier_of(const Arguments& a, BodyCarrier<Real>*) {
+    return {a.pointer<const Real>("weights"), a.pointer<const Real>("body")};
 }
 
 template <class Real>
@@ -25,8 +24,8 @@ typename TriangleCarrier<Real>::Gradient carrier_gradient_of(const Arguments& a,
 }
 
 template <class Real>
-typename JointCarrier<Real>::Gradient carrier_gradient_of(const Arguments& a, JointCarrier<Real>*) {
-    return {a.pointer<Real>("parts"), a.pointer<Real>("transforms_gradient"), a.pointer<Real>("translation_gradient")};
+typename BodyCarrier<Real>::Gradient carrier_gradient_of(const Arguments& a, BodyCarrier<Real>*) {
+    return {a.pointer<Real>("parts"), a.pointer<Real>("body_gradient")};
 }
 
 template <class Real, template <class> class Carrier>
@@ -79,7 +78,7 @@ void define(py::module_& module, const char* forward, const char* backward) {
 
 void bind_bind(py::module_& module) {
     define<TriangleCarrier>(module, "bind_head", "bind_head_backward");
-    define<JointCarrier>(module, "bind_torso", "bind_torso_backward");
+    define<BodyCarrier>(module, "bind_torso", "bind_torso_backward");
     module.attr("bind_group") = kBindGroup;
 }
 

@@ -76,23 +76,22 @@ BEING_HD inline Frame3<Real> surface_frame(const SurfacePoint<Real>& p) {
     return frame;
 }
 
-// The torso's joints, as transforms of the rest pose: global and neck. The root does not turn.
+// What carries a torso, as maps of the rest pose.
 template <class Real>
-struct JointPair {
-    Frame3<Real> global, neck;
+struct BodyFrames {
+    Frame3<Real> root, global, neck;
 };
 
-// Linear blend skinning with the weights of root, global joint and neck joint; all are moved by the translation.
+// Linear blend skinning with the weights of root, global joint and neck joint.
 template <class Real>
-BEING_HD inline Frame3<Real> blended_frame(const JointPair<Real>& joints, const Vector3<Real>& weights,
-                                           const Vector3<Real>& translation) {
-    const Frame3<Real>&a = joints.global, &b = joints.neck;
-    const Real root = weights.x, zero = Real(0.0f);
-    const Matrix3<Real> rest{{root, zero, zero}, {zero, root, zero}, {zero, zero, root}};
-    return {{weighted(weights.y, a.linear.x, weighted(weights.z, b.linear.x, rest.x)),
-             weighted(weights.y, a.linear.y, weighted(weights.z, b.linear.y, rest.y)),
-             weighted(weights.y, a.linear.z, weighted(weights.z, b.linear.z, rest.z))},
-            weighted(weights.y, a.origin, weighted(weights.z, b.origin, translation))};
+BEING_HD inline Frame3<Real> blended_frame(const BodyFrames<Real>& body, const Vector3<Real>& weights) {
+    const Frame3<Real>&a = body.root, &b = body.global, &c = body.neck;
+    const auto mix = [&](const Vector3<Real>& x, const Vector3<Real>& y, const Vector3<Real>& z) {
+        return weighted(weights.x, x, weighted(weights.y, y, z * weights.z));
+    };
+    return {{mix(a.linear.x, b.linear.x, c.linear.x), mix(a.linear.y, b.linear.y, c.linear.y),
+             mix(a.linear.z, b.linear.z, c.linear.z)},
+            mix(a.origin, b.origin, c.origin)};
 }
 
 }  // namespace being

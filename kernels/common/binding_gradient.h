@@ -86,11 +86,10 @@ BEING_HD inline Frame3<Real> scaled(const Frame3<Real>& f, const Real& s) {
     return {{f.linear.x * s, f.linear.y * s, f.linear.z * s}, f.origin * s};
 }
 
-// Of blended_frame(joints, weights, translation) by the weights. By the joints it is scaled(g, weights.y) and
-// scaled(g, weights.z), by the translation g.origin.
+// Of blended_frame(body, weights) by the weights. By each of the body's frames it is g times that frame's weight.
 template <class Real>
-BEING_HD inline Vector3<Real> blend_weights_gradient(const JointPair<Real>& joints, const Frame3<Real>& g) {
-    return {g.linear.x.x + g.linear.y.y + g.linear.z.z, inner(g, joints.global), inner(g, joints.neck)};
+BEING_HD inline Vector3<Real> blend_weights_gradient(const BodyFrames<Real>& body, const Frame3<Real>& g) {
+    return {inner(g, body.root), inner(g, body.global), inner(g, body.neck)};
 }
 
 }  // namespace being

@@ -8,7 +8,7 @@
 // What bounds it is memory. Per Gaussian and frame: forward reads 52 bytes of offsets and writes 64; backward reads 116
 // and writes 52 of offsets. The gradient of vertices adds 36, written by Gaussian and read by vertex: Gaussians are in
 // no order of triangles, so each vertex gathers through a table what its Gaussians left, a warp to a vertex, in the
-// table's order. With the torso, 27 sums over all Gaussians: by groups of 32, then over groups.
+// table's order. With the torso, 36 sums over all Gaussians: by groups of 32, then over groups.
 #include "kernels/device/rows.cuh"
 #include "kernels/training/bind.h"
 
@@ -105,12 +105,18 @@ __global__ void __launch_bounds__(kSlots * 32, kBackwardBlocks) bind_backward(Bi
         }
         if (!stage.carrier.needed()) continue;
         if constexpr (Carrier<float>::kSummed) {
-            float values[kValues];
+            constexpr int kAtOnce = 12;
+            static_assert(kValues % kAtOnce == 0);
 #pragma unroll
-            for (int k = 0; k < kValues; ++k) values[k] = lane < rows ? gradient.values[k] : 0.0f;
-            const float sum = cuda::sum_over_lanes(warp.bound, values, lane);
-            if (lane < kValues)
-                stage.carrier.values[size_t(lane * forward.frames + frame) * gridDim.x + blockIdx.x] = sum;
+            for (int begin = 0; begin < kValues; begin += kAtOnce) {
+                float values[kAtOnce];
+#pragma unroll
+                for (int k = 0; k < kAtOnce; ++k) values[k] = lane < rows ? gradient.values[begin + k] : 0.0f;
+                const float sum = cuda::sum_over_lanes(warp.bound, values, lane);
+                if (lane < kAtOnce)
+                    stage.carrier.values[size_t((begin + lane) * forward.frames + frame) * gridDim.x + blockIdx.x] =
+                        sum;
+            }
         } else {
             using ValueRows = Rows<kValues>;
             __syncwarp();
@@ -152,15 +158,12 @@ __global__ void __launch_bounds__(kGatherWarps * 32)
     }
 }
 
-// A block per sum and frame. The joints that no torso follows get zeros.
-__global__ void __launch_bounds__(kSumThreads)
-    sum_joints(JointCarrier<float>::Gradient carrier, int frames, int parts) {
+// A block per sum and frame.
+__global__ void __launch_bounds__(kSumThreads) sum_body(BodyCarrier<float>::Gradient carrier, int frames, int parts) {
     const int value = int(blockIdx.x), frame = int(blockIdx.y);
     const float sum =
         cuda::sum_by_block<kSumThreads>(carrier.values + size_t(value * frames + frame) * size_t(parts), parts);
-    float* transforms = carrier.transforms + frame * 60;
-    if (threadIdx.x == 0) (value < 24 ? transforms[value] : carrier.translation[frame * 3 + value - 24]) = sum;
-    if (value == 0 && threadIdx.x < 36) transforms[24 + threadIdx.x] = 0;
+    if (threadIdx.x == 0) carrier.body[frame * BodyCarrier<float>::kValues + value] = sum;
 }
 
 template <template <class> class Carrier>
@@ -200,7 +203,7 @@ void launch_bind_backward(const BindTorsoGradientStage<float>& stage, CUstream_s
     launch_backward(stage, stream);
     const int frames = stage.forward.frames;
     if (!stage.carrier.needed() || frames == 0) return;
-    sum_joints<<<dim3(JointCarrier<float>::kValues, unsigned(frames)), kSumThreads, 0, stream>>>(
+    sum_body<<<dim3(BodyCarrier<float>::kValues, unsigned(frames)), kSumThreads, 0, stream>>>(
         stage.carrier, frames, bind_parts(stage.forward.count));
 }
 

@@ -86,41 +86,39 @@ struct TriangleCarrier {
     };
 };
 
-// ---------------------------------------------------------------- what carries a torso: joints
+// ---------------------------------------------------------------- what carries a torso: root and joints
 
 template <class Real>
-struct JointCarrier {
-    const Real* weights;      // [N][3]
-    const Real* transforms;   // [B][5][3][4]; the first two are read
-    const Real* translation;  // [B][3]
+struct BodyCarrier {
+    const Real* weights;  // [N][3]
+    const Real* body;     // [B][3][3][4] root, global joint, neck joint
 
     using Place = Vector3<Real>;
     BEING_HD Place place(int i) const { return read3(weights + size_t(i) * 3); }
 
     struct Posed {
-        JointPair<Real> joints;
-        Vector3<Real> weights, translation;
+        BodyFrames<Real> body;
+        Vector3<Real> weights;
     };
     BEING_HD Posed posed(const Place& place, int frame) const {
-        const Real* t = transforms + size_t(frame) * 60;
-        return {{frame_of_rows(t), frame_of_rows(t + 12)}, place, read3(translation + size_t(frame) * 3)};
+        const Real* rows = body + size_t(frame) * kValues;
+        return {{frame_of_rows(rows), frame_of_rows(rows + 12), frame_of_rows(rows + 24)}, place};
     }
-    static BEING_HD Frame3<Real> frame(const Posed& p) { return blended_frame(p.joints, p.weights, p.translation); }
+    static BEING_HD Frame3<Real> frame(const Posed& p) { return blended_frame(p.body, p.weights); }
 
-    // A Gaussian's part of the gradient of a frame's global joint, neck joint and translation; summed over Gaussians.
+    // A Gaussian's part of the gradient of what carries it; summed over Gaussians.
     static constexpr bool kSummed = true;
-    static constexpr int kValues = 27;
+    static constexpr int kValues = 36;
     static BEING_HD Vector3<Real> gradient(const Posed& p, const Frame3<Real>& g, Real* values) {
-        write_rows(scaled(g, p.weights.y), values);
-        write_rows(scaled(g, p.weights.z), values + 12);
-        write3(g.origin, values + 24);
-        return blend_weights_gradient(p.joints, g);
+        write_rows(scaled(g, p.weights.x), values);
+        write_rows(scaled(g, p.weights.y), values + 12);
+        write_rows(scaled(g, p.weights.z), values + 24);
+        return blend_weights_gradient(p.body, g);
     }
     struct Gradient {
-        Real* values;       // scratch [27][B][parts]
-        Real* transforms;   // out [B][5][3][4]
-        Real* translation;  // out [B][3]; both or neither, as above
-        BEING_HD bool needed() const { return transforms; }
+        Real* values;  // scratch [36][B][parts]
+        Real* body;    // out [B][3][3][4]; null: not needed, nor is anything above
+        BEING_HD bool needed() const { return body; }
     };
 };
 
@@ -153,11 +151,11 @@ struct BindGradientStage {
 template <class Real>
 using BindHeadStage = BindStage<Real, TriangleCarrier>;
 template <class Real>
-using BindTorsoStage = BindStage<Real, JointCarrier>;
+using BindTorsoStage = BindStage<Real, BodyCarrier>;
 template <class Real>
 using BindHeadGradientStage = BindGradientStage<Real, TriangleCarrier>;
 template <class Real>
-using BindTorsoGradientStage = BindGradientStage<Real, JointCarrier>;
+using BindTorsoGradientStage = BindGradientStage<Real, BodyCarrier>;
 
 // ---------------------------------------------------------------- one Gaussian in one frame
 

@@ -1,0 +1,55 @@
+"""How a body answers the motion of its head: what of it is trained, and what the avatar's format holds.
+
+Collar, chest and shoulders of a person who leans do not go as one piece, and FLAME has no joint in any of them. So the
+root of the torso is an affine map of the rest pose that follows the head's motion linearly
+(:func:`being_rt.reference.body_root`). What is trained has one unit throughout: metres by which a place 10 cm from the
+torso's middle moves when a motion goes from the middle of its range to its end.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from being_rt.avatar.avatar import MOTIONS
+from being_rt.dataset import Dataset
+from being_rt.flame.params import FlameParams
+
+_ARM = 0.1  # metres
+_MARGIN = 0.25  # of half the range, beyond what training shows
+_STILL = 5e-4  # metres or radians: of what hardly moves nothing can be learned
+
+
+def initial_response(dataset: Dataset, position: Tensor) -> dict[str, Tensor]:
+    """Tensors by name for a torso whose Gaussians are at rest ``position [T, 3]``; it answers nothing yet."""
+    rows = dataset.timestep[dataset.split("train")]
+    given = motions(dataset.params)[rows]
+    low, high = given.min(0), given.max(0)
+    margin = _MARGIN * (high - low) / 2
+    return {
+        "sheet.response": torch.zeros(MOTIONS, 12),
+        "sheet.response_range": torch.tensor(np.stack([low - margin, high + margin])),
+        "sheet.centre": position.mean(0) if len(position) else torch.zeros(3),
+    }
+
+
+def motions(params: FlameParams) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """What a body answers, [T, 9]: translation, axis angles of the global joint and of the neck joint."""
+    return np.concatenate([params.translation, params.rotation, params.neck], axis=1)
+
+
+class ResponseScale:
+    """From what is trained to the maps G of the format; made once, for all steps."""
+
+    def __init__(self, response_range: Tensor, centre: Tensor) -> None:
+        half = (response_range[1] - response_range[0]) / 2
+        self.per_motion = torch.where(half > _STILL, 1 / half.clamp(min=_STILL), torch.zeros_like(half))[:, None]
+        about = torch.eye(4, dtype=centre.dtype, device=centre.device) / _ARM  # homogeneous: (p - centre) / arm, 1
+        about[:3, 3] = -centre / _ARM
+        about[3, 3] = 1
+        self.about = torch.block_diag(about, about, about)
+
+    def maps(self, response: Tensor) -> Tensor:
+        """G [9, 3, 4] of a trained response [9, 12]; differentiable."""
+        return ((response @ self.about) * self.per_motion).unflatten(1, (3, 4))
