@@ -109,6 +109,8 @@ def shuffle(model: AvatarModel, seed: int = 0) -> None:
                 tensor.add_(0.3 * drawn)
             elif name.endswith("opacity_logit"):
                 tensor.add_(drawn)
+            elif name == "sheet.response":
+                tensor.copy_(0.01 * drawn)
     model.set_progress(1.0)
     model.after_step()
 

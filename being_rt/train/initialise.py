@@ -13,6 +13,7 @@ from being_rt.train.adaptive import DORMANT_LOGIT
 from being_rt.train.clothes import find_clothes
 from being_rt.train.config import ModelConfig
 from being_rt.train.frames import Frames
+from being_rt.train.hair import HairOutline
 from being_rt.train.model import AvatarModel, Layers
 from being_rt.train.mouth import mouth_seeds
 from being_rt.train.networks import anchor_network, condition_spread, point_network
@@ -143,7 +144,8 @@ def colours(model: AvatarModel, frames: Frames, images: Tensor) -> None:
     the sum of its weights times the image, and that of ``sum(picture)`` the sum of its weights. Their quotient is the
     initialisation of Li et al., "RGBAvatar", 2025. Unseen Gaussians take the colour of the nearest one that is seen
     (on the scalp, of the nearest on the scalp), but for those inside the mouth, which keep a typical one. Where images
-    have an alpha channel, opacity falls with the share of a Gaussian that lies outside the person.
+    have an alpha channel, opacity falls with the share of a Gaussian that lies outside the person, and hair that no
+    frame shows stands as high as hair that one does (:mod:`being_rt.train.hair`).
 
     Args:
         model: as created.
@@ -165,6 +167,8 @@ def colours(model: AvatarModel, frames: Frames, images: Tensor) -> None:
     for leaf in leaves:
         leaf.fill_(0.5)  # away from where colours are clamped, where the derivative is 0
     sums = [leaf.new_zeros(len(leaf), 6) for leaf in leaves]
+    hair = model.tensors["head.part"] == Part.HAIR
+    outline = HairOutline(model.position("head").detach()[hair, 2])
     for part, image in _chunks(frames, images.to(model.device)):
         values = image.to(model.dtype) / 255
         alpha = values[..., 3] if values.shape[3] == 4 else torch.ones_like(values[..., 0])
@@ -176,9 +180,15 @@ def colours(model: AvatarModel, frames: Frames, images: Tensor) -> None:
             covered = torch.stack([nothing + 1, alpha, nothing, nothing], dim=-1)
             first = torch.autograd.grad(picture, leaves, weighted, retain_graph=True)
             second = torch.autograd.grad(picture, leaves, covered)
+        cosine = _facing(drawn, part)
+        if image.shape[3] == 4:
+            outline.add(drawn.head_splats.detach()[0, hair, :2], cosine[hair], image[0, ..., 3])
+        # Nothing is opaque yet: hair behind a head would take the face's colour, through the face. Skin that turns away
+        # is not drawn at all.
+        in_sight = (~(hair & (cosine < 0))).to(model.dtype)[:, None]
         for layer, total, *gradients in zip(layers, sums, first, second, strict=True):
             shown = torch.cat(gradients, dim=1)
-            total += shown * _hair_in_sight(model, drawn, part)[:, None] if layer == "head" else shown
+            total += shown * in_sight if layer == "head" else shown
     surface = Surface.of(model.rig)
     for layer, leaf, start, total in zip(layers, leaves, typical, sums, strict=True):
         weight = total[:, 3]
@@ -198,16 +208,16 @@ def colours(model: AvatarModel, frames: Frames, images: Tensor) -> None:
         logit = model.tensors[f"{layer}.opacity_logit"]
         lowered = torch.logit(torch.sigmoid(logit) * inside.square())
         logit.copy_(torch.where(seen & (inside < 0.99), lowered, logit))
+    logit = model.tensors["head.opacity_logit"]
+    logit[hair] = torch.logit((torch.sigmoid(logit[hair]) * outline.share().square()).clamp(min=1e-4))
 
 
-def _hair_in_sight(model: AvatarModel, drawn: Layers, frame: Frames) -> Tensor:
-    """1 for the head's Gaussians [N], 0 for hair behind the head of a frame: nothing is opaque yet, and it would take
-    the face's colour, through the face. Skin that turns away is not drawn at all."""
-    bound, pose = drawn.head_bound[0], frame.world_to_camera.reshape(-1, 3, 4)[0]
+def _facing(drawn: Layers, frame: Frames) -> Tensor:
+    """Cosines [N] between the normals of the head's Gaussians and the direction to the camera, of one frame."""
+    bound, pose = drawn.head_bound.detach()[0], frame.world_to_camera.reshape(-1, 3, 4)[0]
     outwards = bound[:, 3:12].view(-1, 3, 3)[:, :, 2]  # unturned seeds: the third axis is the triangle's normal
     camera = -pose[:, :3].T @ pose[:, 3]
-    hidden = ((camera - bound[:, :3]) * outwards).sum(1) < 0
-    return (~(hidden & (model.tensors["head.part"] == Part.HAIR))).to(bound.dtype)
+    return torch.nn.functional.cosine_similarity(camera - bound[:, :3], outwards, dim=1)
 
 
 def _chunks(frames: Frames, images: Tensor) -> Iterator[tuple[Frames, Tensor]]:

@@ -368,6 +368,7 @@ class AvatarModel:
         for name, tensor in self.tensors.items():
             tensor.copy_(tensors[name])
         self.update_tables()
+        self._response_scale.update(self.tensors["sheet.response_range"], self.tensors["sheet.centre"])
         self._last_reset = float(description["last_reset"])
         self.set_progress(float(description["progress"]))
 

@@ -40,16 +40,32 @@ def motions(params: FlameParams) -> np.ndarray[tuple[int, int], np.dtype[np.floa
 
 
 class ResponseScale:
-    """From what is trained to the maps G of the format; made once, for all steps."""
+    """From what is trained to the maps G of the format; made once, for all steps.
+
+    Example::
+
+        scale = ResponseScale(tensors["sheet.response_range"], tensors["sheet.centre"])
+        root = body_root(motion, scale.maps(tensors["sheet.response"]), tensors["sheet.response_range"])
+    """
 
     def __init__(self, response_range: Tensor, centre: Tensor) -> None:
-        half = (response_range[1] - response_range[0]) / 2
-        self.per_motion = torch.where(half > _STILL, 1 / half.clamp(min=_STILL), torch.zeros_like(half))[:, None]
-        about = torch.eye(4, dtype=centre.dtype, device=centre.device) / _ARM  # homogeneous: (p - centre) / arm, 1
-        about[:3, 3] = -centre / _ARM
-        about[3, 3] = 1
-        self.about = torch.block_diag(about, about, about)
+        self._per_motion, self._about = _factors(response_range, centre)
+
+    def update(self, response_range: Tensor, centre: Tensor) -> None:
+        """Take another range and centre, in place: a captured graph reads what comes of them."""
+        for kept, new in zip((self._per_motion, self._about), _factors(response_range, centre), strict=True):
+            kept.copy_(new)
 
     def maps(self, response: Tensor) -> Tensor:
         """G [9, 3, 4] of a trained response [9, 12]; differentiable."""
-        return ((response @ self.about) * self.per_motion).unflatten(1, (3, 4))
+        return ((response @ self._about) * self._per_motion).unflatten(1, (3, 4))
+
+
+def _factors(response_range: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
+    """Per motion [9, 1], and from places about the centre in arms to places at rest, for the rows of a map [12, 12]."""
+    half = (response_range[1] - response_range[0]) / 2
+    per_motion = torch.where(half > _STILL, 1 / half.clamp(min=_STILL), torch.zeros_like(half))[:, None]
+    about = torch.eye(4, dtype=centre.dtype, device=centre.device) / _ARM
+    about[:3, 3] = -centre / _ARM
+    about[3, 3] = 1
+    return per_motion, torch.block_diag(about, about, about)

@@ -9,7 +9,7 @@ from being_rt.train.config import LearningRates
 # All presets have the same torso layer. It begins at a guessed depth, with guessed weights, and has far to go.
 _TORSO = LearningRates(position=5e-4, position_end=5e-6, torso_weights=0.05)
 # Metres at the start and at the end: depth of the sheet that it is put on, and how it answers the motion.
-_SHEET = {"relief": (3e-3, 1e-5), "response": (2e-4, 2e-6)}
+_SHEET = {"relief": (3e-3, 1e-5), "response": (1e-3, 2e-6)}
 
 
 def learning_rates(rates: LearningRates, names: Iterable[str], progress: float) -> dict[str, float]:
