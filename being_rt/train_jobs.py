@@ -136,8 +136,9 @@ class Train:
         if self.resume and written.exists():
             return TrainConfig.load(written)
         schedule = self.config.schedule
-        steps, seconds = self.steps or schedule.steps, self.seconds or schedule.seconds
-        return replace(self.config, schedule=replace(schedule, steps=steps, seconds=seconds))
+        if self.steps:  # asked for: all of them
+            schedule = replace(schedule, steps=self.steps, visits=0)
+        return replace(self.config, schedule=replace(schedule, seconds=self.seconds or schedule.seconds))
 
     def _write(
         self,

@@ -273,3 +273,11 @@ def test_the_same_seed_gives_the_same_bits_on_a_device(dataset: Dataset, tmp_pat
     for name, tensor in runs[0].items():
         assert torch.equal(tensor, runs[1][name]), name
         assert torch.equal(tensor, runs[2][name]), name
+
+
+def test_a_short_clip_is_not_learned_by_heart(dataset: Dataset, tmp_path: Path) -> None:
+    """A run ends when every frame has been seen often enough, whatever its steps."""
+    config = small_config(steps=50, visits=3, batch=2)
+    result = train(dataset, config, tmp_path / "run")
+    assert result.complete
+    assert result.steps == -(-3 * len(dataset.split("train")) // 2)

@@ -129,7 +129,9 @@ def configuration(case: Case, steps: int, base: TrainConfig | None = None) -> Tr
     return replace(
         base,
         model=_with_count(base.model, case.gaussians),
-        schedule=replace(base.schedule, steps=steps, batch=case.batch, evaluate_interval=0, checkpoint_seconds=0.0),
+        schedule=replace(
+            base.schedule, steps=steps, visits=0, batch=case.batch, evaluate_interval=0, checkpoint_seconds=0.0
+        ),
         feed=replace(base.feed, crops=case.crops, whole_until=0.0),
     )
 

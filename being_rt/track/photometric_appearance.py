@@ -77,7 +77,13 @@ def training(config: PhotometricConfig, size: tuple[int, int]) -> TrainConfig:
         base,
         model=model,
         schedule=replace(
-            base.schedule, steps=config.steps, batch=2, relocate_interval=50, evaluate_interval=0, checkpoint_seconds=20
+            base.schedule,
+            steps=config.steps,
+            visits=0,
+            batch=2,
+            relocate_interval=50,
+            evaluate_interval=0,
+            checkpoint_seconds=20,
         ),
         feed=replace(
             base.feed,

@@ -195,6 +195,9 @@ class ScheduleConfig:
     steps: int = 20_000
     batch: int = 4
     """Frames per step, over all GPUs."""
+    visits: int = 150
+    """The run ends earlier where every training frame has been seen so often; 0: never. A short clip that is trained on
+    for long is learned by heart, with all errors of its track."""
     seconds: float = 0.0
     """Stop after this much training time, with the schedule fitted to it; 0: no limit."""
     relocate_start: float = 0.1
@@ -213,6 +216,7 @@ class ScheduleConfig:
 
     def check(self) -> None:
         _require(self.steps >= 1, "schedule.steps must be at least 1", self.steps)
+        _require(self.visits >= 0, "schedule.visits must not be negative", self.visits)
         _require(1 <= self.batch <= 1024, "schedule.batch must be 1..1024", self.batch)
         _require(self.check_interval >= 1, "schedule.check_interval must be at least 1", self.check_interval)
         _require(

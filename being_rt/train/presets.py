@@ -90,7 +90,7 @@ def rgbavatar() -> TrainConfig:
             regularisation=_UNREGULARISED,
         ),
         loss=LossConfig(l1=1.0, dssim=0.0, alpha=0.0, mouth=1.0, eyes=1.0),
-        schedule=ScheduleConfig(steps=5_000, batch=10, relocate_interval=0),
+        schedule=ScheduleConfig(steps=5_000, batch=10, visits=0, relocate_interval=0),
         tracks=_UNREFINED,
     )
 
@@ -131,7 +131,9 @@ def splattingavatar() -> TrainConfig:
             ),
         ),
         loss=LossConfig(l1=20.0, dssim=0.0, alpha=0.0, huber=1.0, mouth=1.0, eyes=1.0),
-        schedule=ScheduleConfig(steps=30_000, batch=1, relocate_start=0.02, relocate_stop=0.967, relocate_interval=100),
+        schedule=ScheduleConfig(
+            steps=30_000, batch=1, visits=0, relocate_start=0.02, relocate_stop=0.967, relocate_interval=100
+        ),
         tracks=_UNREFINED,
     )
 
@@ -178,7 +180,7 @@ def gaussianavatars() -> TrainConfig:
         ),
         loss=LossConfig(l1=0.8, dssim=0.2, alpha=0.0, mouth=1.0, eyes=1.0),
         schedule=ScheduleConfig(
-            steps=600_000, batch=1, relocate_start=0.0167, relocate_stop=1.0, relocate_interval=2_000
+            steps=600_000, batch=1, visits=0, relocate_start=0.0167, relocate_stop=1.0, relocate_interval=2_000
         ),
         tracks=TrackConfig(
             refine=True,
@@ -231,7 +233,7 @@ def flashavatar() -> TrainConfig:
             regularisation=_UNREGULARISED,
         ),
         loss=LossConfig(l1=1.0, dssim=0.0, alpha=0.0, huber=0.1, mouth=41.0, eyes=1.0),
-        schedule=ScheduleConfig(steps=150_000, batch=1, relocate_interval=0),
+        schedule=ScheduleConfig(steps=150_000, batch=1, visits=0, relocate_interval=0),
         feed=FeedConfig(random_background=False),
         tracks=_UNREFINED,
     )

@@ -172,7 +172,7 @@ class _Run:
             self.stepper = Stepper(
                 self.model, self.tracks, self.feed, self.optimizer, config.loss, self.statistics, group, lpips
             )
-            self.clock = Clock(config.schedule.steps, config.schedule.seconds)
+            self.clock = Clock(self._steps(), config.schedule.seconds)
             self.quality: dict[str, float] = {}
             if saved is None:
                 self._first_colours()
@@ -185,6 +185,13 @@ class _Run:
         self._saved_at = time.perf_counter()
         self._saved_step = self.clock.step if saved is not None else -1
         self._stop = threading.Event()
+
+    def _steps(self) -> int:
+        """Of a run that no time limit shortens."""
+        schedule, frames = self.config.schedule, len(self.feed.frames)
+        return (
+            min(schedule.steps, -(-schedule.visits * frames // schedule.batch)) if schedule.visits else schedule.steps
+        )
 
     # ----------------------------------------------------------------------------------------------------- the run
 
