@@ -385,6 +385,7 @@ SCENES = {
     "large": (1, 300, (301, 203), 60.0),
     "one pixel": (3, 50, (1, 1), 2.0),
     "thin": (2, 500, (100, 90), 12.0),
+    "of all sizes": (2, 600, (333, 205), 3.0),
 }
 
 
@@ -394,6 +395,11 @@ def make_scene(name: str) -> tuple[Tensor, tuple[int, int]]:
     if name == "thin":
         angle = torch.linspace(0, math.pi, count, dtype=torch.float64)
         splats[..., 2:5] = torch.stack(conics(angle, torch.full_like(angle, 40.0), torch.full_like(angle, 0.55)), -1)
+    if name == "of all sizes":  # from one tile to hundreds side by side, and many in a row that cannot be seen
+        splats[..., 2:5] /= (
+            torch.tensor([1 / 4, 1.0, 4.0, 32.0, 1 / 8], dtype=torch.float64).repeat(count // 5)[:, None] ** 2
+        )
+        splats[:, 100:240, 5] = 0
     return splats.float(), size
 
 
@@ -474,6 +480,21 @@ def test_a_workspace_on_cuda_draws_everything_or_says_that_it_is_too_small() -> 
     assert workspace.status.tolist() == [needed, 1]
     workspace.reset()
     assert workspace.overflow.tolist() == [0]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("count", [1, 64, 130])
+def test_a_splat_that_covers_a_picture_is_in_all_of_its_tiles_on_cuda(count: int) -> None:
+    size = 301, 203  # 38 x 26 tiles
+    splat = make_splat(150.0, 100.0, (2000.0, 2000.0), opacity=0.02)
+    splats = torch.cat([frame_of(*[splat] * count), frame_of(make_splat(4.0, 4.0, (0.3, 0.3)))], 1).float()
+    workspace = Workspace(0, "cuda")
+    rasterize(splats.cuda(), size, workspace=workspace)
+    assert workspace.status.tolist() == [count * 38 * 26 + 1, 1]
+    sums, gradient = run(lambda s: rasterize(s, size), splats.cuda())
+    expected_sums, expected_gradient = run(lambda s: rasterize(s, size), splats)
+    torch.testing.assert_close(sums.cpu(), expected_sums, rtol=0, atol=1e-4)
+    assert distance(gradient, expected_gradient) < 1e-3
 
 
 @pytest.mark.gpu

@@ -152,10 +152,10 @@ def _scratch(splats: Tensor, width: int, height: int) -> dict[str, Tensor]:
     """Of every size that is known before instances are counted; empty on the CPU."""
     sizes = dict.fromkeys(KEPT, 0)
     if splats.is_cuda:
-        tile, threads = _C.operations.tile_size, _C.operations.bin_threads
+        tile, each = _C.operations.tile_size, _C.operations.bin_splats
         count = splats.shape[0] * splats.shape[1]
         tiles = splats.shape[0] * -(-width // tile) * -(-height // tile)
-        sizes |= {"status": 2, "splat_slots": count + 1, "block_slots": -(-count // threads) + 1}
+        sizes |= {"status": 2, "splat_slots": count + 1, "block_slots": -(-count // each) + 1}
         sizes |= {"tile_begin": tiles, "tile_cursor": tiles + _C.operations.tile_counters}
     return {
         name: splats.new_empty(size, dtype=torch.int64 if name == "entries" else torch.int32)

@@ -49,7 +49,7 @@ auto pass(const Cpu& cpu, const Cuda& cuda) {
 
 // On a CUDA device, `rasterize_count` goes before `rasterize`, and tells how much room that needs; the CPU needs none.
 void bind_rasterize(py::module_& module) {
-    module.attr("bin_threads") = kBinThreads;
+    module.attr("bin_splats") = kBinSplats;
     module.attr("tile_size") = kTileSize;
     module.attr("tile_counters") = int(kCounters);
 #if defined(BEING_CUDA)

@@ -38,13 +38,13 @@ struct RasterizeStage {
 enum Counter { kEntriesTaken, kLongTiles, kCounters };
 
 constexpr int kTileSize = 8;
-constexpr int kBinThreads = 256;
+constexpr int kBinSplats = 64;  // that a block of `bin` takes
 
 constexpr int tiles_across(int pixels) {
     return (pixels + kTileSize - 1) / kTileSize;
 }
 constexpr int bin_blocks(int64_t splats) {
-    return int((splats + kBinThreads - 1) / kBinThreads);
+    return int((splats + kBinSplats - 1) / kBinSplats);
 }
 
 // CPU, float and double.

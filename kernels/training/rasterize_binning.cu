@@ -5,9 +5,13 @@
 // leaves what that tile has to say about that splat (rasterize_blending.cu): so nothing is ever added atomically, and
 // the same input gives the same bits. Slots ascend with splats, so that (depth, slot) orders as (depth, index) does.
 //
-// A thread takes a splat; one that may reach more than kShared tiles is taken by its whole warp. `sort` gives a warp a
-// tile and sorts up to 512 entries in registers; longer lists go to `sort_long`, where a warp sorts 1024 and a block
-// what is more, in shared memory or, beyond that, in place.
+// A block of `bin` takes kBinSplats splats. The tiles of their bounding boxes, one splat's after the other's, are its
+// candidates, and its threads take kEach of them at a time, wherever one splat's end: a splat that may reach hundreds
+// of tiles keeps no thread busy alone, and the atomic additions of kEach candidates are under way together. The bits of
+// who is reached, summed up, give the slots.
+//
+// `sort` gives a warp a tile and sorts up to 512 entries in registers; longer lists go to `sort_long`, where a warp
+// sorts 1024 and a block what is more, in shared memory or, beyond that, in place.
 #include "kernels/common/blend.h"
 #include "kernels/common/tile_test.h"
 #include "kernels/device/warp_sort.cuh"
@@ -18,9 +22,11 @@ namespace {
 
 using cuda::kAllLanes;
 
-constexpr int kThreads = kBinThreads, kWarps = kThreads / 32;
+constexpr int kThreads = 256, kWarps = kThreads / 32;
+constexpr int kEach = 4, kChunk = kThreads * kEach;  // candidates that a thread, a block tests at a time
 constexpr int kScanThreads = 1024;
-constexpr int kShared = 32;                            // tiles from which on a warp shares a splat's
+static_assert(kChunk == 32 * 32, "a lane has a word of bits");
+static_assert(kBinSplats % 32 == 0 && kBinSplats <= kThreads);
 constexpr uint32_t kRegisters = 512;                   // entries that a warp sorts
 constexpr uint32_t kBlockKeys = 2048;                  // entries that a block sorts in shared memory
 constexpr int kLongThreads = 128, kLongBlocks = 1056;  // eight for each multiprocessor of an H200
@@ -29,7 +35,7 @@ constexpr int kLongThreads = 128, kLongBlocks = 1056;  // eight for each multipr
 constexpr float kMargin = 1e-3f, kRelativeMargin = 1e-6f;
 
 // The tiles of a splat's bounding box, and what the test of each of them needs.
-struct Reach {
+struct alignas(16) Reach {
     int left, top, columns, rows;
     float x, y;
     Conic<float> conic;
@@ -104,84 +110,117 @@ __device__ uint32_t ordered_bits(float depth) {
     return bits ^ (bits >> 31 ? ~0u : 1u << 31);
 }
 
-__device__ void append(const RasterizeStage<float>& s, uint32_t tile, uint32_t slot, uint32_t index, uint32_t depth) {
-    s.entries[atomicAdd(s.tile_cursor + tile, 1u)] = uint64_t(depth) << 32 | slot;
-    s.owner[slot] = index;
+// What a block knows of its splats.
+struct BinShared {
+    Reach reach[kBinSplats];
+    uint32_t first_tile[kBinSplats], depth[kBinSplats];
+    uint32_t begin[kBinSplats + 1];  // first candidate of each
+    uint32_t reached[2][32];         // a bit per candidate of a chunk; of the next one, too, while some still read
+    uint32_t warp_sums[kWarps];
+};
+
+// The splat that a candidate is of: the last one that begins at or before it.
+__device__ uint32_t owner_of(const uint32_t* begin, uint32_t candidate) {
+    uint32_t owner = 0;
+#pragma unroll
+    for (uint32_t step = kBinSplats / 2; step > 0; step /= 2)
+        if (begin[owner + step] <= candidate) owner += step;
+    return owner;
 }
 
 template <bool kFill>
 __global__ void __launch_bounds__(kThreads) bin_kernel(const __grid_constant__ RasterizeStage<float> s) {
-    __shared__ uint32_t warp_sums[kWarps];
-    const unsigned lane = threadIdx.x % 32;
+    __shared__ BinShared shared;
+    const unsigned t = threadIdx.x, lane = t % 32, warp = t / 32;
     const int columns = tiles_across(s.width), rows = tiles_across(s.height);
-    const int64_t all = int64_t(s.frames) * s.splats_per_frame, index = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-    const bool present = index < all;
-    uint32_t base = 0;
+    const int64_t all = int64_t(s.frames) * s.splats_per_frame, first = int64_t(blockIdx.x) * kBinSplats;
+    const bool present = t < kBinSplats && first + t < all;
+    uint32_t first_slot = 0;
     if (kFill) {
         const uint32_t needed = s.block_slots[gridDim.x];
         const bool overflow = needed > s.capacity;
-        if (index == 0) {
+        if (blockIdx.x == 0 && t == 0) {
             s.splat_slots[all] = needed;
             s.status[1] = overflow;
         }
         if (overflow) return;
-        if (present) s.splat_slots[index] = base = s.block_slots[blockIdx.x] + s.splat_slots[index];
+        first_slot = s.block_slots[blockIdx.x];
+        if (present) s.splat_slots[first + t] += first_slot;
     }
-    const float* splat = s.splats + index * kSplatFloats;
-    const Reach reach = present ? reach_of(splat, columns, rows) : Reach{};
-    const uint32_t depth = kFill && present ? ordered_bits(splat[9]) : 0;
-    const uint32_t first_tile = present ? uint32_t(index / s.splats_per_frame) * uint32_t(columns * rows) : 0;
-    const bool is_shared = reach.count() > kShared;
     uint32_t count = 0;
-    if (!is_shared) {
-        for (int row = reach.top; row < reach.top + reach.rows; ++row) {
-            for (int column = reach.left; column < reach.left + reach.columns; ++column) {
-                if (!reaches(reach, column, row)) continue;
-                const uint32_t tile = first_tile + uint32_t(row * columns + column);
-                if (kFill)
-                    append(s, tile, base + count, uint32_t(index), depth);
-                else
-                    atomicAdd(s.tile_cursor + tile, 1u);
-                ++count;
-            }
-        }
+    if (present) {
+        const float* splat = s.splats + (first + t) * kSplatFloats;
+        const Reach reach = reach_of(splat, columns, rows);
+        count = uint32_t(reach.count());
+        shared.reach[t] = reach;
+        shared.first_tile[t] = uint32_t((first + t) / s.splats_per_frame) * uint32_t(columns * rows);
+        if (kFill) shared.depth[t] = ordered_bits(splat[9]);
     }
-    for (unsigned left = __ballot_sync(kAllLanes, is_shared); left; left &= left - 1) {
-        const int owner = __ffs(int(left)) - 1;
-        const auto of_owner = [&](auto value) { return __shfl_sync(kAllLanes, value, owner); };
-        const Reach its{of_owner(reach.left),
-                        of_owner(reach.top),
-                        of_owner(reach.columns),
-                        of_owner(reach.rows),
-                        of_owner(reach.x),
-                        of_owner(reach.y),
-                        {of_owner(reach.conic.a), of_owner(reach.conic.b), of_owner(reach.conic.c)},
-                        of_owner(reach.slope_x),
-                        of_owner(reach.slope_y),
-                        of_owner(reach.least)};
-        const uint32_t its_tile = of_owner(first_tile), its_base = of_owner(base), its_depth = of_owner(depth);
-        const auto its_index = uint32_t(of_owner(uint32_t(index)));
-        uint32_t found = 0;
-        for (int i = int(lane); i - int(lane) < its.count(); i += 32) {
-            const int row = its.top + i / its.columns, column = its.left + i % its.columns;
-            const bool here = i < its.count() && reaches(its, column, row);
-            const uint32_t lanes = __ballot_sync(kAllLanes, here);
-            if (here) {
-                const uint32_t tile = its_tile + uint32_t(row * columns + column);
-                if (kFill)
-                    append(s, tile, its_base + found + cuda::lanes_below(lanes, lane), its_index, its_depth);
-                else
-                    atomicAdd(s.tile_cursor + tile, 1u);
+    uint32_t candidates;
+    const uint32_t begin = block_exclusive_sum<kWarps>(count, shared.warp_sums, candidates);
+    if (t < kBinSplats) shared.begin[t] = begin;
+    __syncthreads();
+
+    uint32_t found = 0, before_splat = 0;  // reached candidates before this chunk; before this thread's splat
+    for (uint32_t chunk = 0, turn = 0; chunk < candidates; chunk += kChunk, turn ^= 1) {
+        uint32_t owner[kEach], tile[kEach];
+#pragma unroll
+        for (int e = 0; e < kEach; ++e) {
+            const uint32_t candidate = chunk + uint32_t(e) * kThreads + t;
+            bool here = false;
+            owner[e] = tile[e] = 0;
+            if (candidate < candidates) {
+                owner[e] = owner_of(shared.begin, candidate);
+                const Reach& reach = shared.reach[owner[e]];
+                const uint32_t place = candidate - shared.begin[owner[e]], across = uint32_t(reach.columns);
+                const int row = reach.top + int(place / across), column = reach.left + int(place % across);
+                tile[e] = shared.first_tile[owner[e]] + uint32_t(row * columns + column);
+                here = reaches(reach, column, row);
+                if (!kFill && here) atomicAdd(s.tile_cursor + tile[e], 1u);
             }
-            found += __popc(lanes);
+            const uint32_t bits = __ballot_sync(kAllLanes, here);
+            if (lane == 0) shared.reached[turn][e * kWarps + int(warp)] = bits;
         }
-        if (int(lane) == owner) count = found;
+        __syncthreads();
+        // Lane i has the chunk's i-th word, and how many were found before it.
+        const uint32_t word = shared.reached[turn][lane];
+        uint32_t sum = __popc(word);
+#pragma unroll
+        for (int offset = 1; offset < 32; offset *= 2) {
+            const uint32_t below = __shfl_up_sync(kAllLanes, sum, offset);
+            if (lane >= unsigned(offset)) sum += below;
+        }
+        const uint32_t before = found + sum - __popc(word);
+        if (kFill) {
+            uint32_t slot[kEach], place[kEach];
+            bool here[kEach];
+#pragma unroll
+            for (int e = 0; e < kEach; ++e) {
+                const int source = e * kWarps + int(warp);
+                const uint32_t bits = __shfl_sync(kAllLanes, word, source);
+                slot[e] = first_slot + __shfl_sync(kAllLanes, before, source) + cuda::lanes_below(bits, lane);
+                here[e] = bits >> lane & 1;
+            }
+#pragma unroll
+            for (int e = 0; e < kEach; ++e)
+                if (here[e]) place[e] = atomicAdd(s.tile_cursor + tile[e], 1u);
+#pragma unroll
+            for (int e = 0; e < kEach; ++e) {
+                if (!here[e]) continue;
+                s.entries[place[e]] = uint64_t(shared.depth[owner[e]]) << 32 | slot[e];
+                s.owner[slot[e]] = uint32_t(first) + owner[e];
+            }
+        } else if (warp < kBinSplats / 32) {
+            const uint32_t within = begin - chunk;  // large where the splat began earlier
+            const int source = int(within / 32 % 32);
+            const uint32_t bits = __shfl_sync(kAllLanes, word, source), base = __shfl_sync(kAllLanes, before, source);
+            if (within < uint32_t(kChunk)) before_splat = base + cuda::lanes_below(bits, within % 32);
+        }
+        found += __shfl_sync(kAllLanes, sum, 31);
     }
     if (kFill) return;
-    uint32_t sum;
-    const uint32_t before = block_exclusive_sum<kWarps>(count, warp_sums, sum);
-    if (present) s.splat_slots[index] = before;
-    if (threadIdx.x == 0) s.block_slots[blockIdx.x] = sum;
+    if (present) s.splat_slots[first + t] = begin < candidates ? before_splat : found;
+    if (t == 0) s.block_slots[blockIdx.x] = found;
 }
 
 // Gives every tile a range of entries and every block of splats one of slots. Block 0 scans all blocks' slots, for
@@ -199,15 +238,27 @@ __global__ void __launch_bounds__(kScanThreads)
         if (tile < tiles) s.tile_begin[tile] = s.tile_cursor[tile] = base + before;
         return;
     }
+    constexpr int kAtOnce = 8;  // so that loads do not wait for each other
     const int each = (blocks + kScanThreads - 1) / kScanThreads, begin = min(int(threadIdx.x) * each, blocks),
               end = min(begin + each, blocks);
-    uint32_t sum = 0;
-    for (int i = begin; i < end; ++i) sum += s.block_slots[i];
+    const auto load = [&](int first, uint32_t (&value)[kAtOnce]) {
+#pragma unroll
+        for (int i = 0; i < kAtOnce; ++i) value[i] = first + i < end ? s.block_slots[first + i] : 0;
+    };
+    uint32_t sum = 0, value[kAtOnce];
+    for (int first = begin; first < end; first += kAtOnce) {
+        load(first, value);
+#pragma unroll
+        for (int i = 0; i < kAtOnce; ++i) sum += value[i];
+    }
     uint32_t before = block_exclusive_sum<kScanThreads / 32>(sum, warp_sums, all);
-    for (int i = begin; i < end; ++i) {
-        const uint32_t value = s.block_slots[i];
-        s.block_slots[i] = before;
-        before += value;
+    for (int first = begin; first < end; first += kAtOnce) {
+        load(first, value);
+#pragma unroll
+        for (int i = 0; i < kAtOnce; ++i) {
+            if (first + i < end) s.block_slots[first + i] = before;
+            before += value[i];
+        }
     }
     if (threadIdx.x == 0) {
         s.block_slots[blocks] = all;
