@@ -401,23 +401,63 @@ __global__ void __launch_bounds__(kThreads, 5)
         write_slot(s.slots, uint32_t(s.entries[i]), {0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0});
 }
 
-// A splat's gradient: the sum over its slots, in their order. Three threads of four take four floats each.
+// A splat's gradient: the sum over its slots. Groups of eight lanes take a splat each, two slots at a time, three lanes
+// of four a slot's floats; a splat of more than kFewSlots is taken by the whole warp, eight slots at a time. Partial
+// sums are added up in one order that depends on nothing but the number of slots.
+constexpr uint32_t kFewSlots = 32;
+
+// Slots begin, begin + kApart and so on, kAtOnce of them under way together.
+template <int kAtOnce, uint32_t kApart>
+__device__ float4 sum_slots(const float4* slots, uint32_t begin, uint32_t end) {
+    float4 sum{0, 0, 0, 0}, value[kAtOnce];
+    const auto add = [&](const float4& v) { sum = {sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w}; };
+    uint32_t first = begin;
+    for (; first + (kAtOnce - 1) * kApart < end; first += kAtOnce * kApart) {
+        const float4* const from = slots + size_t(first) * 3;
+#pragma unroll
+        for (uint32_t i = 0; i < kAtOnce; ++i) value[i] = __ldg(from + i * kApart * 3);
+#pragma unroll
+        for (uint32_t i = 0; i < kAtOnce; ++i) add(value[i]);
+    }
+    if (first >= end) return sum;
+    // What lies behind the end is read as the last slot: reads under a condition would wait for one another.
+#pragma unroll
+    for (uint32_t i = 0; i < kAtOnce; ++i) value[i] = __ldg(slots + size_t(min(first + i * kApart, end - 1)) * 3);
+#pragma unroll
+    for (uint32_t i = 0; i < kAtOnce; ++i)
+        if (first + i * kApart < end) add(value[i]);
+    return sum;
+}
+
+__device__ float4 add_across(const float4& sum, int apart) {
+    return {sum.x + __shfl_xor_sync(kAllLanes, sum.x, apart), sum.y + __shfl_xor_sync(kAllLanes, sum.y, apart),
+            sum.z + __shfl_xor_sync(kAllLanes, sum.z, apart), sum.w + __shfl_xor_sync(kAllLanes, sum.w, apart)};
+}
+
 __global__ void __launch_bounds__(kThreads) gather_kernel(const __grid_constant__ RasterizeStage<float> s, int blocks) {
     const int64_t all = int64_t(s.frames) * s.splats_per_frame,
-                  index = (int64_t(blockIdx.x) * kThreads + threadIdx.x) / 4;
-    const unsigned part = threadIdx.x % 4;
-    if (index >= all || part == 3) return;
-    float4 sum{0, 0, 0, 0};
-    if (s.block_slots[blocks] <= s.capacity) {
-        const uint32_t begin = s.splat_slots[index], end = s.splat_slots[index + 1];
-        const auto* slots = reinterpret_cast<const float4*>(s.slots) + part;
-#pragma unroll 4
-        for (uint32_t i = begin; i < end; ++i) {
-            const float4 value = slots[size_t(i) * 3];
-            sum = {sum.x + value.x, sum.y + value.y, sum.z + value.z, sum.w + value.w};
-        }
+                  index = (int64_t(blockIdx.x) * kThreads + threadIdx.x) / 8;
+    const unsigned lane = threadIdx.x % 32, part = lane % 4;
+    uint32_t begin = 0, end = 0;
+    if (index < all && s.block_slots[blocks] <= s.capacity) {
+        begin = s.splat_slots[index];
+        end = s.splat_slots[index + 1];
     }
-    reinterpret_cast<float4*>(s.splats_gradient)[index * 3 + part] = sum;
+    const auto* slots = reinterpret_cast<const float4*>(s.slots) + part;
+    const bool many = end - begin > kFewSlots;
+    float4 sum{0, 0, 0, 0};
+    if (!many && part < 3) sum = sum_slots<4, 2>(slots, begin + lane / 4 % 2, end);
+    sum = add_across(sum, 4);
+    for (unsigned left = __ballot_sync(kAllLanes, many && lane % 8 == 0); left; left &= left - 1) {
+        const int owner = __ffs(int(left)) - 1;
+        const uint32_t its_begin = __shfl_sync(kAllLanes, begin, owner), its_end = __shfl_sync(kAllLanes, end, owner);
+        float4 its_sum{0, 0, 0, 0};
+        if (part < 3) its_sum = sum_slots<8, 8>(slots, its_begin + lane / 4, its_end);
+#pragma unroll
+        for (int apart = 4; apart < 32; apart *= 2) its_sum = add_across(its_sum, apart);
+        if (int(lane / 8 * 8) == owner) sum = its_sum;
+    }
+    if (index < all && lane % 8 < 3) reinterpret_cast<float4*>(s.splats_gradient)[index * 3 + part] = sum;
 }
 
 dim3 tile_grid(const RasterizeStage<float>& s) {
@@ -435,7 +475,7 @@ void launch_blend(const RasterizeStage<float>& s, cudaStream_t stream) {
 void launch_rasterize_backward(const RasterizeStage<float>& s, cudaStream_t stream) {
     const int64_t splats = int64_t(s.frames) * s.splats_per_frame;
     blend_backward_kernel<<<tile_grid(s), kThreads, 0, stream>>>(s, bin_blocks(splats));
-    gather_kernel<<<unsigned((splats * 4 + kThreads - 1) / kThreads), kThreads, 0, stream>>>(s, bin_blocks(splats));
+    gather_kernel<<<unsigned((splats * 8 + kThreads - 1) / kThreads), kThreads, 0, stream>>>(s, bin_blocks(splats));
 }
 
 }  // namespace being::training
