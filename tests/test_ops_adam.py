@@ -259,6 +259,58 @@ def test_a_captured_step_is_replayed() -> None:
     torch.testing.assert_close(parameter.detach().cpu(), expected.detach(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_tensor_that_is_stepped_early_is_stepped_as_any_other(device: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    # Chunks of 4096 numbers: more of them than a device has room for beside other work.
+    start = {"large": torch.randn(5_000_001, generator=generator), "small": torch.randn(70, generator=generator)}
+    runs = []
+    for early in ((), ("large",), ("large", "small")):
+        parameters = {name: tensor.to(device).clone().requires_grad_() for name, tensor in start.items()}
+        optimizer = FusedAdam(parameters, {"large": 0.01, "small": 0.02})
+        for _ in range(3):
+            optimizer.zero_grad()
+            (parameters["large"].sin().sum() + parameters["small"].square().sum()).backward()
+            for name in early:
+                optimizer.step_early(name)
+            optimizer.step()
+        assert optimizer.steps.item() == 3
+        runs.append({**parameters, **optimizer.state_dict()})
+    for run in runs[1:]:
+        assert all(torch.equal(run[name], runs[0][name]) for name in runs[0])
+    assert not torch.equal(runs[0]["large"].cpu(), start["large"])
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_an_early_step_is_skipped_with_the_others(device: str) -> None:
+    parameters = {name: torch.ones(5, device=device, requires_grad=True) for name in ("a", "b")}
+    optimizer = FusedAdam(parameters, 0.1)
+    for tensor in parameters.values():
+        tensor.grad = torch.ones_like(tensor)
+    for skip in (1, 0):
+        flag = torch.tensor([skip], dtype=torch.int32, device=device)
+        optimizer.step_early("a", flag)
+        optimizer.step(flag)
+        assert optimizer.steps.item() == 1 - skip
+        assert all((tensor == 1).all() == bool(skip) for tensor in parameters.values())
+
+
+def test_early_steps_that_cannot_be_taken() -> None:
+    parameters = {name: torch.ones(5, requires_grad=True) for name in ("a", "b")}
+    optimizer = FusedAdam(parameters, 0.1)
+    with pytest.raises(InvalidParameterError, match="step_early names c, which is not a parameter"):
+        optimizer.step_early("c")
+    with pytest.raises(InvalidParameterError, match="a has no gradient"):
+        optimizer.step_early("a")
+    parameters["a"].grad = torch.ones(5)
+    optimizer.step_early("a")
+    with pytest.raises(InvalidParameterError, match="a has been stepped already"):
+        optimizer.step_early("a")
+    optimizer.zero_grad()  # forgets a step that was begun
+    optimizer.step()
+    assert optimizer.steps.item() == 0
+
+
 def test_bad_input() -> None:
     parameters = make()
     with pytest.raises(InvalidParameterError, match="there are no parameters"):

@@ -77,6 +77,19 @@ def test_a_step_moves_everything_that_is_trained(dataset: Dataset, start: dict[s
     assert after["optimizer.steps"] == 6
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_what_is_updated_during_the_backward_pass_becomes_the_same(
+    dataset: Dataset, start: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    after, during = make_stepper(dataset, start, device), None
+    monkeypatch.setattr("being_rt.train.step.LARGE", 100)
+    during = make_stepper(dataset, start, device)
+    assert not after._hooks
+    assert len(during._hooks) > 5
+    np.testing.assert_array_equal(after.block(plan(after, 0, 6)), during.block(plan(during, 0, 6)))
+    assert_same(state(after), state(during))
+
+
 def test_blocks_do_not_matter(dataset: Dataset, start: dict[str, Tensor]) -> None:
     one, many = make_stepper(dataset, start), make_stepper(dataset, start)
     losses = one.block(plan(one, 0, 6))

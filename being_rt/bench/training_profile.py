@@ -201,7 +201,7 @@ def named(stepper: Stepper) -> Iterator[None]:
         ("weights", stepper._weights, ("__call__",)),
         ("regularisation", model, ("regularisation",)),
         ("statistics", stepper.statistics, ("accumulate",)),
-        ("adam", stepper.optimizer, ("step",)),
+        ("adam", stepper.optimizer, ("step", "step_early")),
         ("constraints", model, ("after_step",)),
     ]
     before = []

@@ -77,6 +77,7 @@ class FusedAdam:
         self._second = {name: torch.zeros_like(tensor) for name, tensor in self.parameters.items()}
         self.steps = torch.zeros(1, dtype=torch.int64, device=like.device)
         self._ticket = torch.zeros(1, dtype=torch.int32, device=like.device)
+        self._stepped: set[str] = set()  # of the present step
         self.learning_rates = torch.zeros(len(self.parameters), dtype=torch.float32, device=like.device)
         if isinstance(learning_rates, Mapping):
             missing = sorted(self.parameters.keys() - learning_rates.keys())
@@ -113,9 +114,40 @@ class FusedAdam:
         Raises:
             InvalidParameterError: a gradient of a wrong dtype, on another device or not contiguous; a wrong ``skip``.
         """
-        rows = np.zeros(len(self.parameters), ROW)
+        remaining = [name for name in self.parameters if name not in self._stepped]
+        self._step(remaining, skip, last=bool(self._stepped))
+        self._stepped.clear()
+
+    def step_early(self, name: str, skip: Tensor | None = None) -> None:
+        """Step one tensor now, before others have gradients; the :meth:`step` that follows leaves it out.
+
+        Meant for a large tensor, on a stream of its own, while the backward pass goes on: the work leaves room for
+        other work. The result is the same to the bit. Learning rates must be those of the step, and that step must wait
+        for this one.
+
+        Args:
+            name: of the tensor, which has a gradient.
+            skip: as for :meth:`step`; its value must be the same then.
+
+        Raises:
+            InvalidParameterError: an unknown name, a tensor that has no gradient or was stepped already; and as
+                :meth:`step`.
+        """
+        self._check_names("step_early", {name: 0.0})
+        if self.parameters[name].grad is None:
+            raise InvalidParameterError(f"FusedAdam: {name} has no gradient")
+        if name in self._stepped:
+            raise InvalidParameterError(f"FusedAdam: {name} has been stepped already")
+        self._step([name], skip, early=True)
+        self._stepped.add(name)
+
+    def _step(self, names: list[str], skip: Tensor | None, early: bool = False, last: bool = False) -> None:
+        """Step tensors that have gradients. ``last``: the step is over even where there are none."""
+        rows = np.zeros(len(names), ROW)
+        order = {name: rate for rate, name in enumerate(self.parameters)}
         count = 0
-        for rate, (name, tensor) in enumerate(self.parameters.items()):
+        for name in names:
+            tensor, rate = self.parameters[name], order[name]
             gradient = tensor.grad
             if gradient is None or tensor.numel() == 0:
                 continue
@@ -139,14 +171,17 @@ class FusedAdam:
             skip=skip,
             first_forgetting=self._first_forgetting,
             epsilon=self._eps,
+            beside=early,
+            last=last or (count > 0 and not early),
         )
-        for tensor in self.parameters.values():
-            torch.autograd.graph.increment_version(tensor)
+        for name in names:
+            torch.autograd.graph.increment_version(self.parameters[name])
 
     def zero_grad(self) -> None:
         """Drop all gradients: the next backward pass makes new ones, which costs less than adding to zeros."""
         for tensor in self.parameters.values():
             tensor.grad = None
+        self._stepped.clear()
 
     def reset(self, name: str, rows: Tensor) -> None:
         """Forget both moments of some rows of a tensor, whose contents are new. In place; the counter goes on.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -25,6 +26,7 @@ from being_rt.ops.loss import photometric_loss
 from being_rt.ops.pictures import seen_over
 from being_rt.ops.rasterization import Workspace
 from being_rt.ops.weights import box_weights
+from being_rt.train.branching import Branching
 from being_rt.train.config import LossConfig
 from being_rt.train.distributed import Flat, Group
 from being_rt.train.feed import Feed
@@ -40,7 +42,7 @@ SPARE_ROOM = 1.5  # of what was needed when last looked at
 LEAST_ROOM = 1 << 16  # instances
 AHEAD = 8  # steps whose orders go to the device in one piece, while it is busy with those before
 WARM_UP = 2  # eager steps before a capture, in which libraries make their allocations
-LARGE = 1 << 20  # numbers; a gradient of as many or more is sent by itself
+LARGE = 1 << 20  # numbers; a gradient of as many or more is sent, or its parameter updated, as soon as it is there
 
 
 class Drawn(Protocol):
@@ -135,11 +137,13 @@ class Stepper:
         self._losses = torch.empty(0, device=feed.device)
         self._flat: dict[Kind, Flat] = {}
         self._on_their_way: list[Callable[[], object]] = []
+        self._beside = Branching(feed.device)
+        self._is_branched = False  # whether something was begun beside the backward pass
         self._hooks: list[RemovableHandle] = []
-        if group.ranks > 1:
-            for tensor in optimizer.parameters.values():
-                if tensor.numel() >= LARGE:
-                    self._hooks.append(tensor.register_post_accumulate_grad_hook(self._send))
+        for name, tensor in optimizer.parameters.items():
+            if tensor.numel() >= LARGE:
+                at_once = self._send if group.ranks > 1 else partial(self._step_early, name)
+                self._hooks.append(tensor.register_post_accumulate_grad_hook(at_once))
         shape = feed.sampler.local_batch, COLUMNS
         self._ledger = Ledger(math.prod(shape) + len(optimizer.parameters), feed.device)
         self._row = self._ledger.order[: math.prod(shape)].view(shape)
@@ -303,6 +307,7 @@ class Stepper:
         view = kind.view
         self.optimizer.zero_grad()
         self._ledger.begin()
+        self.optimizer.learning_rates.copy_(self._rates)
         sequence = self.tracks.sequence()
         frames = self.frames_of(self._row, view, sequence)
         layers = self.model.layers(frames, self.workspaces)
@@ -343,6 +348,15 @@ class Stepper:
         wait = self.group.start_average(message)
         self._on_their_way.append(lambda: (wait(), gradient.copy_(message)))
 
+    def _step_early(self, name: str, parameter: Tensor) -> None:
+        """Update a large parameter, in the middle of the backward pass, which has no more use for it.
+
+        That takes as long as all that is left of the pass, but only memory; what is left is many small kernels.
+        """
+        with self._beside.branch():
+            self.optimizer.step_early(name)
+        self._is_branched = True
+
     def _perceptual(self, picture: Tensor, target: Tensor, background: Tensor) -> Tensor:
         """That term of the loss, with its weight."""
         assert self._lpips is not None
@@ -364,7 +378,9 @@ class Stepper:
     def _update(self, kind: Kind) -> None:
         if self.group.ranks > 1:
             self._flat[kind].scatter()
-        self.optimizer.learning_rates.copy_(self._rates)
+        if self._is_branched:
+            self._beside.merge()
+            self._is_branched = False
         self.optimizer.step()
         self.model.after_step()
         self._ledger.finish(self._flat[kind].extra if self.group.ranks > 1 else self._losses)

@@ -23,6 +23,8 @@ std::vector<AdamStage<Real>> adam_stages(const Arguments& arguments) {
     empty.skip = arguments.pointer<const int32_t>("skip");
     empty.first_forgetting = Real(arguments.number("first_forgetting"));
     empty.epsilon = Real(arguments.number("epsilon"));
+    empty.beside = arguments.flag("beside");
+    const bool last = arguments.flag("last");
     const auto* rows = arguments.pointer<const Row>("rows");
     const int count = arguments.integer("tensors");
 
@@ -41,7 +43,8 @@ std::vector<AdamStage<Real>> adam_stages(const Arguments& arguments) {
                                            Real(row.second_forgetting)};
         stage.chunks += int((row.size + kAdamChunk - 1) / kAdamChunk);
     }
-    if (!stages.empty()) stages.back().last = true;
+    if (last && stages.empty()) stages.push_back(empty);  // of nothing, but the step has been taken
+    if (last) stages.back().last = true;
     return stages;
 }
 

@@ -1,7 +1,13 @@
 // FusedAdam on CUDA: one launch for all tensors. A block takes 4096 numbers of one of them. It is bound by memory: 16
 // bytes read and 12 written per number. The table of tensors is the kernel's argument: a captured graph holds it, and
 // there is no copy in memory that could be out of date.
+//
+// Blocks that wait for their turn keep those of later kernels waiting as well, and an optimizer of a hundred million
+// bytes has thousands. Beside other work it therefore takes no more blocks than half fill the device, which the memory
+// hardly notices, and they take one chunk after the other.
 #include <cuda_runtime.h>
+
+#include <algorithm>
 
 #include "kernels/common/adam.h"
 #include "kernels/training/adam.h"
@@ -10,6 +16,7 @@ namespace being::training {
 namespace {
 
 constexpr int kThreads = 256, kVector = 4;
+constexpr int kBlocksBeside = 4;  // on a multiprocessor
 static_assert(kAdamChunk % (kThreads * kVector) == 0);
 static_assert(sizeof(AdamStage<float>) <= 4096);
 
@@ -33,9 +40,8 @@ __device__ bool aligned(const AdamSegment<float>& s) {
            0;
 }
 
-__global__ void __launch_bounds__(kThreads) adam_kernel(const __grid_constant__ AdamStage<float> stage) {
-    if (stage.skip && *stage.skip != 0) return;
-    const int t = int(threadIdx.x), chunk = int(blockIdx.x);
+__device__ void step_chunk(const AdamStage<float>& stage, int chunk) {
+    const int t = int(threadIdx.x);
     const AdamSegment<float>& s = stage.segment[segment_of(stage, chunk)];
     const AdamRates<float> rates = adam_rates(stage.learning_rate[s.rate], float(*stage.steps + 1),
                                               stage.first_forgetting, s.second_forgetting, stage.epsilon);
@@ -49,11 +55,16 @@ __global__ void __launch_bounds__(kThreads) adam_kernel(const __grid_constant__ 
         if (const int v = n * kThreads + t; v < vectors) step_four(rates, s, begin + v * kVector);
     for (int i = vectors * kVector + t; i < count; i += kThreads)
         adam_step(rates, s.gradient[begin + i], s.parameter[begin + i], s.first[begin + i], s.second[begin + i]);
+}
+
+__global__ void __launch_bounds__(kThreads) adam_kernel(const __grid_constant__ AdamStage<float> stage) {
+    if (stage.skip && *stage.skip != 0) return;
+    for (int chunk = int(blockIdx.x); chunk < stage.chunks; chunk += int(gridDim.x)) step_chunk(stage, chunk);
 
     // The block that ends last advances the counter: all others have read it by then.
     if (!stage.last) return;
     __syncthreads();
-    if (t == 0) {
+    if (threadIdx.x == 0) {
         __threadfence();
         if (atomicAdd(stage.ticket, 1) == int(gridDim.x) - 1) {
             *stage.ticket = 0;
@@ -65,7 +76,15 @@ __global__ void __launch_bounds__(kThreads) adam_kernel(const __grid_constant__ 
 }  // namespace
 
 void launch_adam(const AdamStage<float>& stage, CUstream_st* stream) {
-    if (stage.chunks > 0) adam_kernel<<<unsigned(stage.chunks), kThreads, 0, stream>>>(stage);
+    int blocks = stage.chunks;
+    if (stage.beside) {
+        int device = 0, multiprocessors = 1;
+        cudaGetDevice(&device);
+        cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+        blocks = std::min(blocks, kBlocksBeside * multiprocessors);
+    }
+    if (stage.last) blocks = std::max(blocks, 1);
+    if (blocks > 0) adam_kernel<<<unsigned(blocks), kThreads, 0, stream>>>(stage);
 }
 
 }  // namespace being::training

@@ -33,7 +33,8 @@ struct AdamStage {
     Real first_forgetting;       // 1 - beta1
     Real epsilon;
     int segments, chunks;
-    bool last;  // launch of this step: afterwards `steps` is one more
+    bool last;    // launch of this step: afterwards `steps` is one more
+    bool beside;  // CUDA: other work is to go on meanwhile, so it leaves room on every multiprocessor
     AdamSegment<Real> segment[kAdamSegments];
 };
 
