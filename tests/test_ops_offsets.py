@@ -259,7 +259,10 @@ def test_point_offsets_refuse_layers_that_do_not_fit() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     ("frames", "anchors", "count", "rank"),
-    [(1, 1, 1, 4), (8, 256, 5003, 20), (8, 1, 5003, 20), (19, 7, 300, 6), (33, 7, 300, 64)],
+    [
+        *((1, 1, 1, 4), (1, 256, 5003, 20), (2, 9, 1003, 12), (3, 9, 1003, 20), (4, 9, 40, 64)),
+        *((8, 256, 5003, 20), (8, 1, 5003, 20), (19, 7, 300, 6), (33, 7, 300, 64)),
+    ],
 )
 def test_cuda_is_the_cpu(frames: int, anchors: int, count: int, rank: int) -> None:
     given = blend_inputs(frames, anchors, count, rank)
@@ -274,7 +277,7 @@ def test_cuda_is_the_cpu(frames: int, anchors: int, count: int, rank: int) -> No
 @pytest.mark.gpu
 @pytest.mark.parametrize(("of_offsets", "of_cost"), [(1.0, 1000.0), (0.0, 1.0)])
 def test_cuda_scales_and_penalises_as_the_cpu(of_offsets: float, of_cost: float) -> None:
-    for frames, count, rank in ((1, 1, 4), (8, 5003, 20), (19, 300, 6)):
+    for frames, count, rank in ((1, 1, 4), (1, 5003, 20), (2, 70, 20), (3, 500, 8), (8, 5003, 20), (19, 300, 6)):
         given = blend_inputs(frames, 7, count, rank)
         got = penalised_gradients(penalised, given.to("cuda", torch.float32), of_offsets, of_cost)
         again = penalised_gradients(penalised, given.to("cuda", torch.float32), of_offsets, of_cost)

@@ -35,6 +35,7 @@ __device__ void add_shares(const float* share, int shares, double (&sums)[kValue
     const int t = int(threadIdx.x);
 #pragma unroll
     for (int i = 0; i < kValues; ++i) sums[i] = 0;
+#pragma unroll 8
     for (int row = t; row < shares; row += kShareThreads)
 #pragma unroll
         for (int i = 0; i < kValues; ++i) sums[i] += double(share[size_t(row) * kValues + i]);

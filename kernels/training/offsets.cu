@@ -2,14 +2,16 @@
 // mean of (p o)^2.
 //
 // A block holds the bases of 16 Gaussians in shared memory (16.6 KB at rank 20) and goes through the frames, eight at a
-// time: first z of these frames, a thread per four ranks of a Gaussian and frame, then a thread per Gaussian and
-// channel. Backward, the same blocks give dL/dB_i and dL/dz_i; then the latents of an anchor gather dL/dz_i from their
-// Gaussians, in slices that a last kernel adds up in their order.
+// time, or one, two or four where there are no more: first z of these frames, a thread per four ranks of a Gaussian and
+// frame, then a thread per Gaussian and channel. Backward, the same blocks give dL/dB_i and dL/dz_i; then the latents
+// of an anchor gather dL/dz_i from their Gaussians, in slices that a last kernel adds up in their order.
 //
 // Bound by memory. 60,000 Gaussians, rank 20, 8 frames: forward reads 62 MB of bases and writes 25 MB; backward reads
 // 62 + 25 (twice 25 where offsets cost something) and writes 62 + 38 MB, then reads the 38 MB four times, once per
 // anchor of a Gaussian, which the second-level cache serves in part.
 #include <cuda_pipeline.h>
+
+#include <type_traits>
 
 #include "kernels/common/real.h"
 #include "kernels/device/block_sum.cuh"
@@ -18,14 +20,27 @@
 namespace being::training {
 namespace {
 
-constexpr int kFrames = 8, kPoints = 16, kRows = kPoints * config::kChannels, kThreads = 224;
+constexpr int kPoints = 16, kRows = kPoints * config::kChannels, kThreads = 224;
 static_assert(kRows <= kThreads);
 
+// Blocks on a multiprocessor: the fewer frames, the less there is to hide memory's latency behind.
+template <int kFrames>
+constexpr int kResident = kFrames > 2 ? 4 : 6;
+
+// Frames whose dL/dz a thread has at once, and their values side by side.
+template <int kFrames>
+constexpr int kPart = kFrames < 4 ? kFrames : 4;
+template <int kFrames>
+struct alignas(4 * kPart<kFrames>) Slopes {
+    float of[kPart<kFrames>];
+};
+
 // How a block's shared memory is laid out, in float4. Strides are odd, so that neighbours lie in different banks.
+template <int kFrames>
 struct Layout {
     int quads;         // of a rank
     int basis_stride;  // from a row (Gaussian, channel) to the next
-    int mixed_stride;  // from a Gaussian's z of eight frames to the next
+    int mixed_stride;  // from a Gaussian's z of kFrames frames to the next
 
     __host__ __device__ explicit Layout(int rank)
         : quads(rank / 4), basis_stride(quads | 1), mixed_stride(quads * kFrames | 1) {}
@@ -47,6 +62,7 @@ __device__ void for_each_quad(int rows, int quads, const Visit& visit) {
         for (int row = t / quads; row < rows; row += step) visit(row, quad);
 }
 
+template <class Layout>
 __device__ void start_basis(const float* basis, int first, int rows, const Layout& layout, float4* shared) {
     const auto* from = reinterpret_cast<const float4*>(basis) + size_t(first) * config::kChannels * layout.quads;
     for_each_quad<4>(rows, layout.quads, [&](int row, int quad) {
@@ -55,9 +71,10 @@ __device__ void start_basis(const float* basis, int first, int rows, const Layou
     __pipeline_commit();
 }
 
-// z of up to eight frames; 0 where there is no frame.
-template <class Stage>
-__device__ void mix(const Stage& s, int first, int points, int first_frame, const Layout& layout, float4* shared) {
+// z of up to kFrames frames; 0 where there is no frame.
+template <int kFrames, class Stage>
+__device__ void mix(const Stage& s, int first, int points, int first_frame, const Layout<kFrames>& layout,
+                    float4* shared) {
     const auto* index = reinterpret_cast<const int4*>(s.index) + first;
     const auto* weight = reinterpret_cast<const float4*>(s.weight) + first;
     const auto* latent = reinterpret_cast<const float4*>(s.latent);
@@ -78,9 +95,10 @@ __device__ void mix(const Stage& s, int first, int points, int first_frame, cons
     });
 }
 
-__global__ void __launch_bounds__(kThreads, 4) blend(const __grid_constant__ OffsetsForward<float> s) {
+template <int kFrames>
+__global__ void __launch_bounds__(kThreads, kResident<kFrames>) blend(const __grid_constant__ OffsetsForward<float> s) {
     extern __shared__ float4 shared[];
-    const Layout layout(s.rank);
+    const Layout<kFrames> layout(s.rank);
     const int t = int(threadIdx.x), first = int(blockIdx.x) * kPoints, points = min(kPoints, s.count - first);
     const int rows = points * config::kChannels;
     start_basis(s.basis, first, rows, layout, shared);
@@ -128,9 +146,10 @@ __global__ void __launch_bounds__(cuda::kShareThreads)
 
 // ---------------------------------------------------------------- backward
 
-// dL/d(B z) of eight frames: of this thread's Gaussian and channel, and all of them in shared memory.
-__device__ void load_slopes(const OffsetsBackward<float>& s, int first, int rows, int first_frame, const Layout& layout,
-                            float4* shared, float (&slope)[kFrames]) {
+// dL/d(B z) of kFrames frames: of this thread's Gaussian and channel, and all of them in shared memory.
+template <int kFrames>
+__device__ void load_slopes(const OffsetsBackward<float>& s, int first, int rows, int first_frame,
+                            const Layout<kFrames>& layout, float4* shared, float (&slope)[kFrames]) {
     const int t = int(threadIdx.x), channel = t % config::kChannels;
     const float scale = s.scale ? __ldg(s.scale + channel) : 1.0f;
     const float penalty = s.d_cost ? __ldg(s.penalty + channel) : 0.0f;
@@ -144,48 +163,59 @@ __device__ void load_slopes(const OffsetsBackward<float>& s, int first, int rows
         if (s.d_cost) slope[f] += offset_cost_slope(penalty, s.offsets[row], by_cost);
         slope[f] *= scale;
     }
-    if (t < rows) {
-        float4* const to = shared + layout.slopes_at() + t * (kFrames / 4);
-        to[0] = {slope[0], slope[1], slope[2], slope[3]};
-        to[1] = {slope[4], slope[5], slope[6], slope[7]};
+    if (t >= rows) return;
+    constexpr int kParts = kFrames / kPart<kFrames>;
+    auto* const to = reinterpret_cast<Slopes<kFrames>*>(shared + layout.slopes_at()) + t * kParts;
+#pragma unroll
+    for (int part = 0; part < kParts; ++part) {
+        Slopes<kFrames> slopes;
+#pragma unroll
+        for (int i = 0; i < kPart<kFrames>; ++i) slopes.of[i] = slope[part * kPart<kFrames> + i];
+        to[part] = slopes;
     }
 }
 
-// dL/dz = B^T dL/do: a thread per Gaussian, four ranks and four frames.
-__device__ void unmix(const OffsetsBackward<float>& s, int first, int points, int first_frame, const Layout& layout,
-                      const float4* shared) {
+// dL/dz = B^T dL/do: a thread per Gaussian, four ranks and up to four frames.
+template <int kFrames>
+__device__ void unmix(const OffsetsBackward<float>& s, int first, int points, int first_frame,
+                      const Layout<kFrames>& layout, const float4* shared) {
+    constexpr int kSide = kPart<kFrames>, kParts = kFrames / kSide;
     const int quads = layout.quads;
     auto* const out = reinterpret_cast<float4*>(s.d_mixed) + size_t(first) * s.frames * quads;
-    for_each_quad<1>(points * (kFrames / 4), quads, [&](int row, int quad) {
-        const int point = row / (kFrames / 4), half = row % (kFrames / 4);
+    const auto* const slopes = reinterpret_cast<const Slopes<kFrames>*>(shared + layout.slopes_at());
+    for_each_quad<1>(points * kParts, quads, [&](int row, int quad) {
+        const int point = row / kParts, part = row % kParts;
         const float4* basis = shared + point * config::kChannels * layout.basis_stride + quad;
-        const float4* slope = shared + layout.slopes_at() + point * config::kChannels * (kFrames / 4) + half;
-        float4 sum[4] = {};
+        const Slopes<kFrames>* slope = slopes + point * config::kChannels * kParts + part;
+        float4 sum[kSide] = {};
 #pragma unroll
         for (int c = 0; c < config::kChannels; ++c) {
-            const float4 b = basis[c * layout.basis_stride], d = slope[c * (kFrames / 4)];
-            sum[0] = scaled_sum(d.x, b, sum[0]);
-            sum[1] = scaled_sum(d.y, b, sum[1]);
-            sum[2] = scaled_sum(d.z, b, sum[2]);
-            sum[3] = scaled_sum(d.w, b, sum[3]);
+            const float4 b = basis[c * layout.basis_stride];
+            const Slopes<kFrames> d = slope[c * kParts];
+#pragma unroll
+            for (int i = 0; i < kSide; ++i) sum[i] = scaled_sum(d.of[i], b, sum[i]);
         }
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const int frame = first_frame + half * 4 + i;
+        for (int i = 0; i < kSide; ++i) {
+            const int frame = first_frame + part * kSide + i;
             if (frame < s.frames) out[(point * s.frames + frame) * quads + quad] = sum[i];
         }
     });
 }
 
-__global__ void __launch_bounds__(kThreads, 4) blend_gradient(const __grid_constant__ OffsetsBackward<float> s) {
+template <int kFrames>
+__global__ void __launch_bounds__(kThreads, kResident<kFrames>)
+    blend_gradient(const __grid_constant__ OffsetsBackward<float> s) {
     extern __shared__ float4 shared[];
-    const Layout layout(s.rank);
+    const Layout<kFrames> layout(s.rank);
     const int t = int(threadIdx.x), first = int(blockIdx.x) * kPoints, points = min(kPoints, s.count - first);
     const int rows = points * config::kChannels;
     float slope[kFrames];
     int loaded = -1;  // first of the frames whose slopes are there
+    const int last_frames = (s.frames - 1) / kFrames * kFrames;
+    if (s.d_latent) start_basis(s.basis, first, rows, layout, shared);
+    if (s.d_basis) mix(s, first, points, last_frames, layout, shared);  // while the bases are under way
     if (s.d_latent) {
-        start_basis(s.basis, first, rows, layout, shared);
         for (int first_frame = 0; first_frame < s.frames; first_frame += kFrames) {
             if (loaded >= 0) __syncthreads();
             load_slopes(s, first, rows, first_frame, layout, shared, slope);
@@ -199,11 +229,10 @@ __global__ void __launch_bounds__(kThreads, 4) blend_gradient(const __grid_const
 
     // dL/dB = sum over frames of dL/do z^T, where the basis was; from the last frames to the first, because the last
     // ones' slopes are there.
-    const int last_frames = (s.frames - 1) / kFrames * kFrames;
     for (int first_frame = last_frames; first_frame >= 0; first_frame -= kFrames) {
         __syncthreads();
         if (loaded != first_frame) load_slopes(s, first, rows, first_frame, layout, shared, slope);
-        mix(s, first, points, first_frame, layout, shared);
+        if (first_frame != last_frames) mix(s, first, points, first_frame, layout, shared);
         __syncthreads();
         if (t < rows) {
             float4* const to = shared + t * layout.basis_stride;
@@ -285,20 +314,39 @@ unsigned blocks_of(int count, int each) {
     return unsigned((count + each - 1) / each);
 }
 
+// Calls launch(frames at a time), which is a constant.
+template <class Launch>
+void with_frames(int frames, const Launch& launch) {
+    if (frames == 1)
+        launch(std::integral_constant<int, 1>());
+    else if (frames == 2)
+        launch(std::integral_constant<int, 2>());
+    else if (frames <= 4)
+        launch(std::integral_constant<int, 4>());
+    else
+        launch(std::integral_constant<int, 8>());
+}
+
 }  // namespace
 
 void launch_offsets_forward(const OffsetsForward<float>& s, cudaStream_t stream) {
-    const size_t bytes = size_t(Layout(s.rank).slopes_at()) * sizeof(float4);
-    allow_shared(blend, bytes);
     const unsigned blocks = blocks_of(s.count, kPoints);
-    blend<<<blocks, kThreads, bytes, stream>>>(s);
+    with_frames(s.frames, [&](auto frames) {
+        constexpr int kFrames = decltype(frames)::value;
+        const size_t bytes = size_t(Layout<kFrames>(s.rank).slopes_at()) * sizeof(float4);
+        allow_shared(blend<kFrames>, bytes);
+        blend<kFrames><<<blocks, kThreads, bytes, stream>>>(s);
+    });
     if (s.penalty) add_costs<<<1, cuda::kShareThreads, 0, stream>>>(s, int(blocks));
 }
 
 void launch_offsets_backward(const OffsetsBackward<float>& s, cudaStream_t stream) {
-    const size_t bytes = size_t(Layout(s.rank).slopes_end()) * sizeof(float4);
-    allow_shared(blend_gradient, bytes);
-    blend_gradient<<<blocks_of(s.count, kPoints), kThreads, bytes, stream>>>(s);
+    with_frames(s.frames, [&](auto frames) {
+        constexpr int kFrames = decltype(frames)::value;
+        const size_t bytes = size_t(Layout<kFrames>(s.rank).slopes_end()) * sizeof(float4);
+        allow_shared(blend_gradient<kFrames>, bytes);
+        blend_gradient<kFrames><<<blocks_of(s.count, kPoints), kThreads, bytes, stream>>>(s);
+    });
     if (!s.d_latent) return;
     const int values = s.frames * s.rank;
     const dim3 slices{unsigned(s.anchors), unsigned(s.slices), blocks_of(values / 4, kGatherThreads)};
