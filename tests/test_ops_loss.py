@@ -232,6 +232,36 @@ def test_cuda_is_the_cpu(options: dict[str, float], flat: bool) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    "where", [(slice(40, 75), slice(50, 110)), (slice(0, 1), slice(0, 1)), (slice(69, 70), slice(95, 97))]
+)
+def test_cuda_where_most_is_background_that_both_show(where: tuple[slice, slice], options: dict[str, float]) -> None:
+    scene = make_scene((2, 150, 171), background=(2, 1, 1, 3)).to("cuda", torch.float32)
+    shown = torch.zeros(2, 150, 171, 1, dtype=torch.bool, device="cuda")
+    shown[0][where] = True  # nothing in the second picture
+    plain = torch.cat([scene.background.expand(2, 150, 171, 3), torch.zeros(2, 150, 171, 1, device="cuda")], 3)
+    picture = torch.where(shown, scene.picture, plain)
+    target = scene.target.clone()
+    target[..., 3:] *= shown
+    scene = scene._replace(picture=picture, target=target)
+    exact = Scene(picture.cpu().double(), target.cpu(), scene.background.cpu().double(), scene.weight.cpu())
+    expected, expected_gradient = run(photometric_loss, exact, **options)
+    losses, gradient = run(photometric_loss, scene, **options)
+    torch.testing.assert_close(losses.cpu().double(), expected, rtol=2e-5, atol=1e-6)
+    assert (gradient.cpu().double() - expected_gradient).abs().max() < 3e-3 * expected_gradient.abs().max()
+    assert not gradient[1].any()
+    again, gradient_again = run(photometric_loss, scene, **options)
+    assert torch.equal(again, losses)
+    assert torch.equal(gradient_again, gradient)
+
+    none = Scene(plain, target * 0, scene.background, scene.weight)  # the same everywhere
+    losses, gradient = run(photometric_loss, none, **options)
+    assert not losses.any()
+    assert not gradient.any()
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("dssim", [0.0, 0.2])
 def test_cuda_reads_views_at_any_address(dssim: float) -> None:
     scene = make_scene((1, 33, 35)).to("cuda", torch.float32)

@@ -80,9 +80,17 @@ def photometric_loss(
 
 def _kept_shape(picture: Tensor, keep: bool) -> tuple[int, ...]:
     """Of what SSIM's gradient needs per pixel and channel, see kernels/training/loss.h."""
+    if not keep:
+        return (0,)
     pictures, height, width, _ = picture.shape
-    each = _C.operations.ssim_kept_on_cuda if picture.is_cuda else _C.operations.ssim_kept
-    return (pictures, 3, height, width, each) if keep else (0,)
+    if picture.is_cuda:
+        return (3 * pictures * height * width * _C.operations.ssim_kept_on_cuda + _tiles(picture),)
+    return (pictures, 3, height, width, _C.operations.ssim_kept)
+
+
+def _tiles(picture: Tensor) -> int:
+    pictures, height, width, _ = picture.shape
+    return pictures * -(-height // TILE) * -(-width // TILE)
 
 
 @torch.library.custom_op("being_rt::photometric_loss", mutates_args=())
@@ -97,15 +105,13 @@ def _loss(
     huber: float,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
-    pictures, height, width, _ = picture.shape
-    tiles = pictures * -(-height // TILE) * -(-width // TILE)
     losses, kept = picture.new_empty(4), picture.new_empty(_kept_shape(picture, keep))
     call(
         "loss",
         picture,
         **_arguments(picture, target, background, weight, l1, dssim, alpha, huber),
         kept=kept if keep else None,
-        partial=picture.new_empty(tiles, 3),
+        partial=picture.new_empty(_tiles(picture), 3),
         losses=losses,
         losses_gradient=None,
         picture_gradient=None,

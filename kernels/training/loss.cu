@@ -7,6 +7,10 @@
 // 11 x (1 + 42/32) products, 8 + 8/3 bytes; backward 3 of them, 8 bytes (14 with the rim, mostly from the second-level
 // cache) + 32/3 + 2.
 //
+// Most of a picture may be background that both pictures show. Where they are equal to the bit in everything that a
+// tile's windows see, its losses are 0, and so are the derivatives: SSIM has its maximum there. Such a tile is done
+// once it has been read, and in the backward pass, if its neighbours are the same, before.
+//
 // Without SSIM a thread has a pixel, and there is nothing to keep.
 //
 // Sums are added up per thread, then across warps, then over blocks by a second kernel: always in one order.
@@ -29,6 +33,7 @@ constexpr int kMoments = 4;
 // row and four in the next, have different banks; 36: likewise where they write.
 constexpr int kPlaneStride = 44, kRowStride = 36;
 constexpr int kSteps = (kReach * kReach + kThreads - 1) / kThreads;
+constexpr int kLoads = 4;  // steps whose reads are under way together
 static_assert(kLossTile == kWarp && kReach * kGroups <= kThreads && kReach + 2 <= kPlaneStride);
 
 using Plane = float[kReach][kPlaneStride];  // of a tile and what its windows see around it; 0 outside the picture
@@ -43,6 +48,11 @@ struct BackwardMemory {
     Rows rows[kSsimKept];
 };
 
+// The pixel of a tile's reach that a thread loads in a step. The remainder tells the compiler which steps are whole.
+__device__ int step_pixel(int step) {
+    return step * kThreads + int(threadIdx.x % kThreads);
+}
+
 __device__ int64_t pixel_of(const LossStage<float>& s, int picture, int y, int x) {
     return (int64_t(picture) * s.height + y) * s.width + x;
 }
@@ -56,17 +66,17 @@ __device__ TargetPixel<float> target_at(const LossStage<float>& s, int64_t pixel
     return target_pixel(p.x, p.y, p.z, p.w, background);
 }
 
-__device__ void add_pixel(const LossStage<float>& s, int64_t pixel, const float4& p, const TargetPixel<float>& target,
+__device__ void add_pixel(const LossStage<float>& s, float weight, const float4& p, const TargetPixel<float>& target,
                           LossSums<float>& sums) {
-    sums.l1 += s.weight_of(pixel) * (robust(p.x - target.colour.x, s.huber) + robust(p.y - target.colour.y, s.huber) +
-                                     robust(p.z - target.colour.z, s.huber));
+    sums.l1 += weight * (robust(p.x - target.colour.x, s.huber) + robust(p.y - target.colour.y, s.huber) +
+                         robust(p.z - target.colour.z, s.huber));
     sums.alpha += fabsf(p.w - target.alpha);
 }
 
 // The gradient without SSIM's share.
-__device__ float4 pixel_gradient(const LossStage<float>& s, const LossSums<float>& scale, int64_t pixel,
-                                 const float4& p, const TargetPixel<float>& target) {
-    const float l1 = scale.l1 * s.weight_of(pixel);
+__device__ float4 pixel_gradient(const LossStage<float>& s, const LossSums<float>& scale, float weight, const float4& p,
+                                 const TargetPixel<float>& target) {
+    const float l1 = scale.l1 * weight;
     return {l1 * robust_slope(p.x - target.colour.x, s.huber), l1 * robust_slope(p.y - target.colour.y, s.huber),
             l1 * robust_slope(p.z - target.colour.z, s.huber), scale.alpha * sign(p.w - target.alpha)};
 }
@@ -135,32 +145,50 @@ __device__ void write_partial(const LossStage<float>& s, LossSums<float> sums, i
 
 // ---------------------------------------------------------------- with SSIM
 
-// Both pictures of a tile to shared memory; the sums that need no window.
-__device__ void load_pictures(const LossStage<float>& s, ForwardMemory& memory, LossSums<float>& sums) {
+// Both pictures of a tile to shared memory; the sums that need no window. Whether what this thread saw is equal.
+__device__ bool load_pictures(const LossStage<float>& s, ForwardMemory& memory, LossSums<float>& sums) {
     const int picture = int(blockIdx.z), top = int(blockIdx.y) * kLossTile - kSsimRadius,
               left = int(blockIdx.x) * kLossTile - kSsimRadius;
+    bool equal = true;
 #pragma unroll
-    for (int n = 0; n < kSteps; ++n) {
-        const int i = n * kThreads + int(threadIdx.x), row = i / kReach, column = i % kReach;
-        if (i >= kReach * kReach) break;
-        const int y = top + row, x = left + column;
-        float4 p{0, 0, 0, 0};
-        TargetPixel<float> target{{0, 0, 0}, 0};
-        if (unsigned(y) < unsigned(s.height) && unsigned(x) < unsigned(s.width)) {
+    for (int first = 0; first < kSteps; first += kLoads) {
+        // Without a condition, so that no read waits for another: outside, the picture's edge is read and thrown away.
+        float4 given[kLoads];
+        TargetPixel<float> wanted[kLoads];
+        float weight[kLoads];
+#pragma unroll
+        for (int n = 0; n < kLoads; ++n) {
+            const int i = step_pixel(first + n);
+            const int y = min(max(top + i / kReach, 0), s.height - 1), x = min(max(left + i % kReach, 0), s.width - 1);
             const int64_t pixel = pixel_of(s, picture, y, x);
-            p = picture_at(s, pixel);
-            target = target_at(s, pixel, s.background.at(picture, y, x));
+            given[n] = picture_at(s, pixel);
+            wanted[n] = target_at(s, pixel, s.background.at(picture, y, x));
+            weight[n] = s.weight_of(pixel);
+        }
+#pragma unroll
+        for (int n = 0; n < kLoads; ++n) {
+            const int i = step_pixel(first + n), row = i / kReach, column = i % kReach;
+            if (i >= kReach * kReach) break;
+            const bool inside = unsigned(top + row) < unsigned(s.height) && unsigned(left + column) < unsigned(s.width);
+            const float4 p = inside ? given[n] : float4{0, 0, 0, 0};
+            const TargetPixel<float> target = inside ? wanted[n] : TargetPixel<float>{{0, 0, 0}, 0};
+            equal &= p.x == target.colour.x & p.y == target.colour.y & p.z == target.colour.z & p.w == target.alpha;
             if (unsigned(row - kSsimRadius) < unsigned(kLossTile) &&
                 unsigned(column - kSsimRadius) < unsigned(kLossTile))
-                add_pixel(s, pixel, p, target, sums);
+                add_pixel(s, weight[n], p, target, sums);
+            memory.picture[0][row][column] = p.x;
+            memory.picture[1][row][column] = p.y;
+            memory.picture[2][row][column] = p.z;
+            memory.target[0][row][column] = target.colour.x;
+            memory.target[1][row][column] = target.colour.y;
+            memory.target[2][row][column] = target.colour.z;
         }
-        memory.picture[0][row][column] = p.x;
-        memory.picture[1][row][column] = p.y;
-        memory.picture[2][row][column] = p.z;
-        memory.target[0][row][column] = target.colour.x;
-        memory.target[1][row][column] = target.colour.y;
-        memory.target[2][row][column] = target.colour.z;
     }
+    return equal;
+}
+
+__device__ int tile_of(int picture, int row, int column) {
+    return int((picture * gridDim.y + row) * gridDim.x + column);
 }
 
 // The four means of a channel along rows.
@@ -193,11 +221,20 @@ __global__ void __launch_bounds__(kThreads, 3) ssim_kernel(LossStage<float> s) {
     extern __shared__ float4 storage[];
     ForwardMemory& memory = *reinterpret_cast<ForwardMemory*>(storage);
     LossSums<float> sums{0, 0, 0};
-    load_pictures(s, memory, sums);
-    __syncthreads();
+    const bool equal = __syncthreads_and(load_pictures(s, memory, sums));
+    const int block = tile_of(int(blockIdx.z), int(blockIdx.y), int(blockIdx.x));
+    if (s.kept && threadIdx.x == 0) s.equal_tiles()[block] = equal ? 1.0f : 0.0f;
+    if (equal) {
+        write_partial(s, sums, block);
+        return;
+    }
 
     const int picture = int(blockIdx.z), x = int(threadIdx.x) % kWarp, y = int(threadIdx.x) / kWarp * kDown;
     const int picture_x = int(blockIdx.x) * kLossTile + x, picture_y = int(blockIdx.y) * kLossTile + y;
+    float weight[kDown];
+#pragma unroll
+    for (int i = 0; i < kDown; ++i)
+        weight[i] = s.weight_of(pixel_of(s, picture, min(picture_y + i, s.height - 1), min(picture_x, s.width - 1)));
 #pragma unroll 1
     for (int channel = 0; channel < 3; ++channel) {
         moments_along(memory.picture[channel], memory.target[channel], memory.rows);
@@ -210,32 +247,74 @@ __global__ void __launch_bounds__(kThreads, 3) ssim_kernel(LossStage<float> s) {
             if (picture_x >= s.width || picture_y + i >= s.height) continue;
             const SsimMoments<float> moments{mean[0][i], mean[1][i], mean[2][i], mean[3][i]};
             const Ssim<float> ssim = structural_similarity(moments);
-            const float weight = s.weight_of(pixel_of(s, picture, picture_y + i, picture_x));
-            sums.dssim = fused(weight, 1.0f - ssim.value, sums.dssim);
+            sums.dssim = fused(weight[i], 1.0f - ssim.value, sums.dssim);
             if (s.kept)
                 reinterpret_cast<float2*>(s.kept)[s.kept_index(picture, channel, picture_y + i, picture_x)] =
-                    pack(ssim, moments, weight);
+                    pack(ssim, moments, weight[i]);
         }
         __syncthreads();
     }
-    write_partial(s, sums, int((blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x));
+    write_partial(s, sums, block);
+}
+
+// Which of this tile and its eight neighbours, row by row, are equal in both pictures, or outside of them.
+constexpr int kAround = 9;
+
+__device__ bool is_equal(const LossStage<float>& s, int neighbour) {
+    const int row = int(blockIdx.y) + neighbour / 3 - 1, column = int(blockIdx.x) + neighbour % 3 - 1;
+    if (unsigned(row) >= gridDim.y || unsigned(column) >= gridDim.x) return true;
+    return __ldg(s.equal_tiles() + tile_of(int(blockIdx.z), row, column)) != 0.0f;
+}
+
+// Of the pixels that a thread loads, a bit each: whether forward kept something.
+__device__ unsigned kept_pixels(const LossStage<float>& s, const bool (&equal)[kAround]) {
+    const int top = int(blockIdx.y) * kLossTile - kSsimRadius, left = int(blockIdx.x) * kLossTile - kSsimRadius;
+    unsigned kept = 0;
+#pragma unroll
+    for (int n = 0; n < kSteps; ++n) {
+        const int i = step_pixel(n), row = i / kReach, column = i % kReach;
+        const bool inside = i < kReach * kReach & unsigned(top + row) < unsigned(s.height) &
+                            unsigned(left + column) < unsigned(s.width);
+        constexpr int kShift = kLossTile - kSsimRadius;  // 0 to 4 are of the first neighbour, 5 to 36 of this tile
+        const bool is_equal = equal[(row + kShift) / kLossTile * 3 + (column + kShift) / kLossTile];
+        kept |= unsigned(inside & !is_equal) << n;
+    }
+    return kept;
+}
+
+// What is there, or 0, without a branch, so that no read waits for another.
+__device__ float2 read_if(bool condition, const float2* from) {
+    float2 value;
+    asm("{\n"
+        ".reg .pred p;\n"
+        "setp.ne.s32 p, %2, 0;\n"
+        "mov.f32 %0, 0f00000000;\n"
+        "mov.f32 %1, 0f00000000;\n"
+        "@p ld.global.nc.v2.f32 {%0, %1}, [%3];\n"
+        "}"
+        : "=f"(value.x), "=f"(value.y)
+        : "r"(int(condition)), "l"(from));
+    return value;
 }
 
 // A channel of what forward kept to shared memory.
-__device__ void load_kept(const LossStage<float>& s, int channel, Plane (&kept)[kSsimKept]) {
+__device__ void load_kept(const LossStage<float>& s, int channel, unsigned kept_pixels, Plane (&kept)[kSsimKept]) {
     const int picture = int(blockIdx.z), top = int(blockIdx.y) * kLossTile - kSsimRadius,
               left = int(blockIdx.x) * kLossTile - kSsimRadius;
+    float2 value[kSteps];
 #pragma unroll
     for (int n = 0; n < kSteps; ++n) {
-        const int i = n * kThreads + int(threadIdx.x), row = i / kReach, column = i % kReach;
+        const int i = step_pixel(n), y = top + i / kReach, x = left + i % kReach;
+        value[n] = read_if(kept_pixels >> n & 1,
+                           reinterpret_cast<const float2*>(s.kept) + s.kept_index(picture, channel, y, x));
+    }
+#pragma unroll
+    for (int n = 0; n < kSteps; ++n) {
+        const int i = step_pixel(n), row = i / kReach, column = i % kReach;
         if (i >= kReach * kReach) break;
-        const int y = top + row, x = left + column;
-        float2 value{0, 0};
-        if (unsigned(y) < unsigned(s.height) && unsigned(x) < unsigned(s.width))
-            value = __ldg(reinterpret_cast<const float2*>(s.kept) + s.kept_index(picture, channel, y, x));
-        const unsigned bits = __float_as_uint(value.y);
+        const unsigned bits = __float_as_uint(value[n].y);
         const float2 others = __half22float2(*reinterpret_cast<const __half2*>(&bits));
-        kept[0][row][column] = value.x;
+        kept[0][row][column] = value[n].x;
         kept[1][row][column] = others.x;
         kept[2][row][column] = others.y;
     }
@@ -243,11 +322,23 @@ __device__ void load_kept(const LossStage<float>& s, int channel, Plane (&kept)[
 
 __global__ void __launch_bounds__(kThreads, 3) ssim_backward_kernel(LossStage<float> s) {
     __shared__ __align__(16) BackwardMemory memory;
+    __shared__ bool equal[kAround];
     const int t = int(threadIdx.x), x = t % kWarp, y = t / kWarp * kDown;
+    const int picture = int(blockIdx.z), picture_x = int(blockIdx.x) * kLossTile + x,
+              picture_y = int(blockIdx.y) * kLossTile + y;
+    if (t < kAround) equal[t] = is_equal(s, t);
+    if (__syncthreads_and(t >= kAround || equal[t])) {
+#pragma unroll
+        for (int i = 0; i < kDown; ++i)
+            if (picture_x < s.width && picture_y + i < s.height)
+                reinterpret_cast<float4*>(s.picture_gradient)[pixel_of(s, picture, picture_y + i, picture_x)] = {};
+        return;
+    }
+    const unsigned kept = kept_pixels(s, equal);
     float blurred[3][kSsimKept][kDown];
 #pragma unroll
     for (int channel = 0; channel < 3; ++channel) {
-        load_kept(s, channel, memory.kept);
+        load_kept(s, channel, kept, memory.kept);
         __syncthreads();
         if (const int row = t / kGroups, column = t % kGroups * kAlong; row < kReach) {
 #pragma unroll
@@ -263,22 +354,37 @@ __global__ void __launch_bounds__(kThreads, 3) ssim_backward_kernel(LossStage<fl
     }
 
     const LossSums<float> scale = loss_scales(s);
-    const int picture = int(blockIdx.z), picture_x = int(blockIdx.x) * kLossTile + x,
-              picture_y = int(blockIdx.y) * kLossTile + y;
+    if (picture_x >= s.width) return;
+    constexpr int kPair = 2;  // pixels whose reads are under way together; below the picture its last row is read
 #pragma unroll
-    for (int i = 0; i < kDown; ++i) {
-        if (picture_x >= s.width || picture_y + i >= s.height) continue;
-        const int64_t pixel = pixel_of(s, picture, picture_y + i, picture_x);
-        const float4 p = picture_at(s, pixel);
-        const TargetPixel<float> target = target_at(s, pixel, s.background.at(picture, picture_y + i, picture_x));
-        const auto by_ssim = [&](int c, float a, float b) {
-            return scale.dssim * fused(b, blurred[c][2][i], fused(2.0f * a, blurred[c][1][i], blurred[c][0][i]));
-        };
-        float4 gradient = pixel_gradient(s, scale, pixel, p, target);
-        gradient.x -= by_ssim(0, p.x, target.colour.x);
-        gradient.y -= by_ssim(1, p.y, target.colour.y);
-        gradient.z -= by_ssim(2, p.z, target.colour.z);
-        reinterpret_cast<float4*>(s.picture_gradient)[pixel] = gradient;
+    for (int first = 0; first < kDown; first += kPair) {
+        float4 given[kPair];
+        TargetPixel<float> wanted[kPair];
+        float weight[kPair];
+#pragma unroll
+        for (int i = 0; i < kPair; ++i) {
+            const int row = min(picture_y + first + i, s.height - 1);
+            const int64_t pixel = pixel_of(s, picture, row, picture_x);
+            given[i] = picture_at(s, pixel);
+            wanted[i] = target_at(s, pixel, s.background.at(picture, row, picture_x));
+            weight[i] = s.weight_of(pixel);
+        }
+#pragma unroll
+        for (int i = 0; i < kPair; ++i) {
+            if (picture_y + first + i >= s.height) continue;
+            const float4 p = given[i];
+            const TargetPixel<float> target = wanted[i];
+            const auto by_ssim = [&](int c, float a, float b) {
+                const int at = first + i;
+                return scale.dssim * fused(b, blurred[c][2][at], fused(2.0f * a, blurred[c][1][at], blurred[c][0][at]));
+            };
+            float4 gradient = pixel_gradient(s, scale, weight[i], p, target);
+            gradient.x -= by_ssim(0, p.x, target.colour.x);
+            gradient.y -= by_ssim(1, p.y, target.colour.y);
+            gradient.z -= by_ssim(2, p.z, target.colour.z);
+            reinterpret_cast<float4*>(s.picture_gradient)[pixel_of(s, picture, picture_y + first + i, picture_x)] =
+                gradient;
+        }
     }
 }
 
@@ -298,7 +404,7 @@ __global__ void __launch_bounds__(kThreads) difference_kernel(LossStage<float> s
     for (int i = 0; i < kPixelsPerThread; ++i) {
         const int64_t pixel = (int64_t(blockIdx.x) * kPixelsPerThread + i) * kThreads + int(threadIdx.x);
         if (pixel < pixels)
-            add_pixel(s, pixel, picture_at(s, pixel), target_at(s, pixel, background_of(s, pixel)), sums);
+            add_pixel(s, s.weight_of(pixel), picture_at(s, pixel), target_at(s, pixel, background_of(s, pixel)), sums);
     }
     write_partial(s, sums, int(blockIdx.x));
 }
@@ -306,8 +412,8 @@ __global__ void __launch_bounds__(kThreads) difference_kernel(LossStage<float> s
 __global__ void __launch_bounds__(kThreads) difference_backward_kernel(LossStage<float> s, int64_t pixels) {
     const int64_t pixel = int64_t(blockIdx.x) * kThreads + int(threadIdx.x);
     if (pixel >= pixels) return;
-    reinterpret_cast<float4*>(s.picture_gradient)[pixel] =
-        pixel_gradient(s, loss_scales(s), pixel, picture_at(s, pixel), target_at(s, pixel, background_of(s, pixel)));
+    reinterpret_cast<float4*>(s.picture_gradient)[pixel] = pixel_gradient(
+        s, loss_scales(s), s.weight_of(pixel), picture_at(s, pixel), target_at(s, pixel, background_of(s, pixel)));
 }
 
 // ---------------------------------------------------------------- the end of both

@@ -13,7 +13,8 @@ namespace being::training {
 constexpr int kLossTile = 32;  // px a side; the sums of a tile are added up in one order, then those of all tiles
 
 // Numbers per pixel and channel that SSIM's gradient needs. CPU: derivatives by the window's mean, square and product
-// (Ssim, ssim.h). CUDA: the first; the other two as half floats in one word.
+// (Ssim, ssim.h). CUDA: the first; the other two as half floats in one word. Behind them CUDA has a number per tile: 1
+// where the picture equals the target wherever the tile's windows see, so that nothing is kept of it; else 0.
 constexpr int kSsimKept = 3, kSsimKeptOnCuda = 2;
 
 // B pictures of one size. What is written is fully written.
@@ -28,9 +29,9 @@ struct LossStage {
     Real l1, dssim, alpha;  // factors of the terms in the total
     bool ssim;              // whether D-SSIM is computed
     Real huber;             // 0: absolute differences
-    Real* kept;             // [B][3][H][W][kSsimKept] with SSIM: out of forward, or null; in of backward
-    Real* partial;          // [tiles of all pictures][3] scratch of forward
-    Real* losses;           // [4] out of forward: total, L1, D-SSIM, alpha
+    Real* kept;     // [B][3][H][W][kSsimKept] with SSIM: out of forward, or null; in of backward; CUDA: see above
+    Real* partial;  // [tiles of all pictures][3] scratch of forward
+    Real* losses;   // [4] out of forward: total, L1, D-SSIM, alpha
 
     const Real* losses_gradient;  // [4] in of backward
     Real* picture_gradient;       // [B][H][W][4] out of backward
@@ -39,6 +40,7 @@ struct LossStage {
     BEING_HD int64_t kept_index(int picture, int channel, int y, int x) const {
         return ((int64_t(picture) * 3 + channel) * height + y) * width + x;
     }
+    BEING_HD Real* equal_tiles() const { return kept + kept_index(pictures, 0, 0, 0) * kSsimKeptOnCuda; }
 };
 
 // Sums over pixels, and over channels but for alpha.
