@@ -139,6 +139,28 @@ def test_cuda_is_the_cpu() -> None:
     assert all(torch.equal(picture, pictures[0]) for picture in pictures)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("of_torso", [True, False])
+def test_cuda_where_most_of_the_gradient_is_nothing(of_torso: bool) -> None:
+    """A block of pixels without any gradient is not read, and gets zeros."""
+    layers = [sums.float() for sums in make_layers((2, 40, 33))]
+    gradient = torch.zeros(2, 40, 33, 4)
+    gradient[0, 7, 30:] = torch.tensor([0.5, -1.0, 0.0, 2.0])
+    gradient[1, 39, 32, 1] = 3.0
+    background = torch.rand(1, 1, 1, 3)
+
+    def differentiate(device: str) -> list[Tensor]:
+        leaves = [sums.to(device).requires_grad_() for sums in layers[: 1 + of_torso]]
+        behind = background.to(device)
+        picture = composite(*leaves, SOFTNESS, behind) if of_torso else over(*leaves, behind)
+        return [found.cpu() for found in torch.autograd.grad(picture, leaves, gradient.to(device))]
+
+    for found, expected in zip(differentiate("cuda"), differentiate("cpu"), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        assert torch.equal(found == 0, expected == 0)
+        assert found.any()
+
+
 def test_gradients_that_are_views() -> None:
     """Backward gets gradients that are broadcast, or lie at any address."""
     layer = make_layers()[0].requires_grad_()
