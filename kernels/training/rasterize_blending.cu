@@ -168,18 +168,27 @@ __global__ void __launch_bounds__(kThreads) blend_kernel(const __grid_constant__
         done = __all_sync(kAllLanes, fmaxf(transmittance[0], transmittance[1]) < s.stop);
         __syncwarp();
     }
-    const int column = place.left + int(lane % kTile), first_row = place.top + int(lane / kTile) * kRowsPerLane;
-    if (column >= s.width) return;
+    // By way of shared memory, so that lanes write what lies side by side.
+    auto* const tile = reinterpret_cast<float*>(&staged);
+    static_assert(sizeof(Staged) >= kPixels * kSumFloats * sizeof(float));
 #pragma unroll
     for (int row = 0; row < kRowsPerLane; ++row) {
-        if (first_row + row >= s.height) continue;
-        float* out =
-            s.sums + ((size_t(place.frame) * s.height + first_row + row) * s.width + column) * size_t(kSumFloats);
+        float* const out = tile + ((lane / kTile * kRowsPerLane + unsigned(row)) * kTile + lane % kTile) * kSumFloats;
         out[0] = sums[row][0];
         out[1] = sums[row][1];
         out[2] = sums[row][2];
         out[3] = 1.0f - transmittance[row];
         out[4] = sums[row][3];
+    }
+    __syncwarp();
+    const int rows = s.height - place.top, floats = (s.width - place.left) * kSumFloats;
+    float* const out =
+        s.sums + ((size_t(place.frame) * s.height + place.top) * s.width + place.left) * size_t(kSumFloats);
+#pragma unroll
+    for (int i = 0; i < kPixels * kSumFloats / 32; ++i) {
+        constexpr int kRow = kTile * kSumFloats;
+        const int at = i * 32 + int(lane), row = at / kRow, within = at % kRow;
+        if (row < rows && within < floats) out[size_t(row) * s.width * kSumFloats + within] = tile[at];
     }
 }
 
