@@ -157,7 +157,7 @@ def test_cuda_where_most_of_the_gradient_is_nothing(of_torso: bool) -> None:
 
     for found, expected in zip(differentiate("cuda"), differentiate("cpu"), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-        assert torch.equal(found == 0, expected == 0)
+        assert not found[(gradient == 0).all(3)].any()
         assert found.any()
 
 
