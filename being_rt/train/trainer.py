@@ -188,10 +188,9 @@ class _Run:
 
     def _steps(self) -> int:
         """Of a run that no time limit shortens."""
-        schedule, frames = self.config.schedule, len(self.feed.frames)
-        return (
-            min(schedule.steps, -(-schedule.visits * frames // schedule.batch)) if schedule.visits else schedule.steps
-        )
+        schedule = self.config.schedule
+        enough = -(-schedule.visits * len(self.feed.frames) // schedule.batch)
+        return min(schedule.steps, enough) if schedule.visits else schedule.steps
 
     # ----------------------------------------------------------------------------------------------------- the run
 
