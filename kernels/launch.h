@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/common/body.h"
 #include "kernels/common/composite.h"
 #include "kernels/common/format.h"
 #include "kernels/common/projection.h"
@@ -41,9 +42,7 @@ struct FrameParams {
 
 // ---------------------------------------------------------------- pose
 
-// How a body's rest pose answers the motion: A_root = I + sum_i f_i G_i, where f are the numbers of translation, global
-// rotation and neck rotation, kept within a range and counted from its middle.
-constexpr int kMotions = 9;
+// How a body's rest pose answers the motion: kernels/common/body.h.
 struct BodyResponse {
     float maps[kMotions][12];  // G: [3][4]
     float range[2][kMotions];  // lowest, highest

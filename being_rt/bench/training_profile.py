@@ -41,8 +41,9 @@ STAGES = (
     "loss", "regularisation", "statistics", "adam", "constraints", OTHER,
 )  # fmt: skip
 _OPERATIONS = {"anchor_latents": "offsets", "blend_offsets": "offsets", "bind_head": "bind", "bind_torso": "bind",
-               "over": "composite", "photometric_loss": "loss", "gaussian_costs": "regularisation",
-               "correct_tracks": "tracks", "gather_motion": "tracks", "track_costs": "tracks"}  # fmt: skip
+               "body_frames": "bind", "over": "composite", "photometric_loss": "loss",
+               "gaussian_costs": "regularisation", "correct_tracks": "tracks", "gather_motion": "tracks",
+               "track_costs": "tracks"}  # fmt: skip
 _RANGE = "bench: "  # before the names of this module's ranges
 _PHASE = _RANGE + "phase "
 _ENGINE = "autograd::engine::evaluate_function"

@@ -13,6 +13,7 @@ from being_rt.errors import InvalidParameterError
 from being_rt.flame.rig import Rig
 from being_rt.ops.anchors import AnchorNetwork, anchor_latents
 from being_rt.ops.binding import VertexTables, bind_head, bind_torso
+from being_rt.ops.body import body_frames
 from being_rt.ops.compositing import composite, over
 from being_rt.ops.offsets import (
     AnchorTable,
@@ -25,7 +26,6 @@ from being_rt.ops.projection import project
 from being_rt.ops.rasterization import Workspace, rasterize
 from being_rt.ops.skinning import RigTensors, skin
 from being_rt.ops.tidy import tidy
-from being_rt.reference import body_frames, body_root
 from being_rt.train import schedule
 from being_rt.train.branching import Branching
 from being_rt.train.config import ModelConfig
@@ -192,10 +192,9 @@ class AvatarModel:
         return Layers(picture, offsets, offset_cost, head_bound, torso_bound, head_splats, torso_splats)
 
     def _body(self, frames: Frames, transforms: Tensor) -> Tensor:
-        """What carries the torso [B, 3, 3, 4]. A response is not what a track is corrected for."""
-        motion = torch.cat([frames.translation, *frames.axis_angles[:, :2].unbind(1)], dim=1).detach()
-        root = body_root(motion, self.response(), self.tensors["sheet.response_range"])
-        return body_frames(root, transforms, frames.translation)
+        """What carries the torso [B, 3, 3, 4]."""
+        response, units = self.tensors["sheet.response"], self._response_scale.units
+        return body_frames(frames.translation, frames.axis_angles, transforms, response, units)
 
     def _blurred(self, condition: Tensor, chance: Tensor | None) -> Tensor:
         """What the network is told of frames [B, 138], with noise where a step has it."""
@@ -300,11 +299,10 @@ class AvatarModel:
             trained = {field: self.parameters[name] for field, name in names.items() if name in self.parameters}
             in_triangles = layer == "head" and self.config.face_scaled
             limits = TRIANGLE_LOG_SCALES if in_triangles else LOG_SCALES
+            if layer == "torso" and "torso.position" in self.parameters:
+                trained |= {"position": self.tensors["torso.position"], "home": self.tensors["torso.home"]}
             if trained:
-                tidy(**trained, largest_logit=LARGEST_LOGIT, log_scale_limits=limits)
-        if "torso.position" in self.parameters:
-            position, home = self.tensors["torso.position"][:, :2], self.tensors["torso.home"][:, :2]
-            position.clamp_(home - TORSO_REACH, home + TORSO_REACH)
+                tidy(**trained, largest_logit=LARGEST_LOGIT, log_scale_limits=limits, reach=TORSO_REACH)
         if self._walk is not None:
             t = self.tensors
             self._walk.settle(t["head.face"], t["head.barycentric"], t["head.rotation"])

@@ -15,6 +15,7 @@ from torch import Tensor
 from being_rt.avatar.avatar import MOTIONS
 from being_rt.dataset import Dataset
 from being_rt.flame.params import FlameParams
+from being_rt.ops.body import ResponseUnits
 
 _ARM = 0.1  # metres
 _MARGIN = 0.25  # of half the range, beyond what training shows
@@ -45,27 +46,28 @@ class ResponseScale:
     Example::
 
         scale = ResponseScale(tensors["sheet.response_range"], tensors["sheet.centre"])
-        root = body_root(motion, scale.maps(tensors["sheet.response"]), tensors["sheet.response_range"])
+        body = body_frames(translation, axis_angles, transforms, tensors["sheet.response"], scale.units)
+        maps = scale.maps(tensors["sheet.response"])
     """
 
     def __init__(self, response_range: Tensor, centre: Tensor) -> None:
-        self._per_motion, self._about = _factors(response_range, centre)
+        self.units = _units(response_range, centre)
 
     def update(self, response_range: Tensor, centre: Tensor) -> None:
         """Take another range and centre, in place: a captured graph reads what comes of them."""
-        for kept, new in zip((self._per_motion, self._about), _factors(response_range, centre), strict=True):
+        for kept, new in zip(self.units, _units(response_range, centre), strict=True):
             kept.copy_(new)
 
     def maps(self, response: Tensor) -> Tensor:
         """G [9, 3, 4] of a trained response [9, 12]; differentiable."""
-        return ((response @ self._about) * self._per_motion).unflatten(1, (3, 4))
+        return (response.unflatten(1, (3, 4)) @ self.units.about) * self.units.per_motion[:, None, None]
 
 
-def _factors(response_range: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
-    """Per motion [9, 1], and from places about the centre in arms to places at rest, for the rows of a map [12, 12]."""
+def _units(response_range: Tensor, centre: Tensor) -> ResponseUnits:
+    """``about`` takes places at rest to places about the centre, in arms."""
     half = (response_range[1] - response_range[0]) / 2
-    per_motion = torch.where(half > _STILL, 1 / half.clamp(min=_STILL), torch.zeros_like(half))[:, None]
+    per_motion = torch.where(half > _STILL, 1 / half.clamp(min=_STILL), torch.zeros_like(half))
     about = torch.eye(4, dtype=centre.dtype, device=centre.device) / _ARM
     about[:3, 3] = -centre / _ARM
     about[3, 3] = 1
-    return per_motion, torch.block_diag(about, about, about)
+    return ResponseUnits(response_range, per_motion, about)

@@ -1,7 +1,5 @@
 #include "csrc/engine/pose.h"
 
-#include <algorithm>
-
 #include "kernels/common/rotation.h"
 
 namespace being {
@@ -61,7 +59,7 @@ Frame3f root_frame(const BodyResponse& response, const FrameParams& params) {
     const float* const given[3] = {params.translation, params.rotation, params.neck};
     for (int i = 0; i < kMotions; ++i) {
         const double low = response.range[0][i], high = response.range[1][i];
-        const double moved = std::clamp(double(given[i / 3][i % 3]), low, high) - (low + high) / 2;
+        const double moved = motion_feature(double(given[i / 3][i % 3]), low, high);
         for (int k = 0; k < 12; ++k) map[k] += moved * response.maps[i][k];
     }
     const Matrix linear{{map[0], map[4], map[8]}, {map[1], map[5], map[9]}, {map[2], map[6], map[10]}};

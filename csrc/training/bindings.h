@@ -9,6 +9,7 @@ void bind_anchors(py::module_& module);
 void bind_skin(py::module_& module);
 void bind_offsets(py::module_& module);
 void bind_bind(py::module_& module);
+void bind_body(py::module_& module);
 void bind_project(py::module_& module);
 void bind_rasterize(py::module_& module);
 void bind_composite(py::module_& module);
@@ -26,6 +27,7 @@ inline void bind_operations(py::module_& parent) {
     bind_skin(module);
     bind_offsets(module);
     bind_bind(module);
+    bind_body(module);
     bind_project(module);
     bind_rasterize(module);
     bind_composite(module);

@@ -6,10 +6,17 @@ namespace {
 
 template <class Real>
 TidyStage<Real> stage(const Arguments& a) {
-    return {a.pointer<Real>("rotation"),         a.pointer<Real>("colour"),
-            a.pointer<Real>("opacity_logit"),    a.pointer<Real>("log_scale"),
-            Real(a.number("largest_logit")),     Real(a.number("least_log_scale")),
-            Real(a.number("largest_log_scale")), a.integer("count")};
+    return {a.pointer<Real>("rotation"),
+            a.pointer<Real>("colour"),
+            a.pointer<Real>("opacity_logit"),
+            a.pointer<Real>("log_scale"),
+            a.pointer<Real>("position"),
+            a.pointer<Real>("home"),
+            Real(a.number("largest_logit")),
+            Real(a.number("least_log_scale")),
+            Real(a.number("largest_log_scale")),
+            Real(a.number("reach")),
+            a.integer("count")};
 }
 
 }  // namespace

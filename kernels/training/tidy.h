@@ -15,7 +15,9 @@ struct TidyStage {
     Real* colour;         // [N, 3] 0 .. 1 afterwards
     Real* opacity_logit;  // [N] within +- largest_logit
     Real* log_scale;      // [N, 3] within the limits below
-    Real largest_logit, least_log_scale, largest_log_scale;
+    Real* position;       // [N, 3] of which x and y stay within `reach` of `home`
+    const Real* home;     // [N, 3]; null where `position` is
+    Real largest_logit, least_log_scale, largest_log_scale, reach;
     int count;
 };
 
@@ -39,6 +41,12 @@ BEING_HD inline void tidy_gaussian(const TidyStage<Real>& s, size_t i) {
     if (s.log_scale)
         for (int k = 0; k < 3; ++k)
             s.log_scale[3 * i + k] = brought_within(s.log_scale[3 * i + k], s.least_log_scale, s.largest_log_scale);
+    if (s.position)
+        for (int k = 0; k < 2; ++k) {
+            Real& x = s.position[3 * i + k];
+            const Real home = s.home[3 * i + k];
+            x = brought_within(x, home - s.reach, home + s.reach);
+        }
 }
 
 // CPU, float and double.
