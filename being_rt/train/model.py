@@ -117,6 +117,9 @@ class AvatarModel:
         if "network.spread" in self.tensors and config.regularisation.noise > 0:
             self._noise = condition_noise(self.tensors["network.spread"], config.regularisation.noise)
         self._response_scale = ResponseScale(self.tensors["sheet.response_range"], self.tensors["sheet.centre"])
+        if "sheet.response" in self.parameters:  # one camera hardly sees what goes towards it
+            across = self._constant([1.0] * 8 + [0.0] * 4)
+            self.parameters["sheet.response"].register_hook(lambda gradient: gradient * across)
         self._not_facing = torch.zeros(self.count("torso"), dtype=torch.uint8, device=self.device)
         self._walk = None
         if "head.barycentric" in self.parameters:

@@ -10,6 +10,7 @@ from being_rt.ops.costs import Extent, Opacity, Placement, gaussian_costs
 from being_rt.train.config import RegularisationConfig
 
 _TORSO = RegularisationConfig()
+_RESPONSE = 30.0  # per square metre by which a body answers: what pictures do not ask for stays 0
 
 
 def regularisation(weights: RegularisationConfig, tensors: Mapping[str, Tensor], late: Tensor) -> dict[str, Tensor]:
@@ -38,4 +39,5 @@ def regularisation(weights: RegularisationConfig, tensors: Mapping[str, Tensor],
     if len(t["torso.position"]):  # the same in all presets
         extent = Extent(t["torso.log_scale"], t["torso.scale_limit"], _TORSO.ratio_limit)
         terms["torso scale"] = gaussian_costs(extent=extent, scale_weight=_TORSO.scale).scale
+        terms["response"] = _RESPONSE * t["sheet.response"].square().sum()
     return terms
