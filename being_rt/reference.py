@@ -50,7 +50,7 @@ DILATION = 0.3  # px^2 added to both variances of a splat: no splat is thinner t
 FRUSTUM_MARGIN = 1.3  # the Jacobian is not evaluated further out than 1.3 times half the picture (3DGS)
 ALPHA_MINIMUM = 1 / 255  # what cannot change an 8-bit pixel is skipped (3DGS)
 ALPHA_MAXIMUM = 0.999
-FADE_START, FADE_RANGE = -0.10, 0.15  # cosine between normal and view at which a facing Gaussian appears; to full
+FADE_START, FADE_RANGE = -0.40, 0.25  # cosine between normal and view at which a facing Gaussian appears; to full
 TIE = 1e-6  # metres at up to 1 m, more beyond: what float32 and a sort by 21 bits cannot tell apart
 SECTORS = 8  # of the colour match around the neck, 45 degrees each
 HOLE_START, HOLE_RANGE = 0.05, 0.45  # coverage at the seam that counts as none, and from there to full
@@ -550,8 +550,9 @@ def _apply(transforms: Tensor, points: Tensor) -> Tensor:
 def facing_fade(bound: Bound, flagged: Tensor, world_to_camera: Tensor) -> Tensor:
     """Factor [N] on the opacity: flagged Gaussians vanish as their normal turns away from the camera; others keep 1.
 
-    ``clamp((n . v + 0.10) / 0.15, 0, 1)`` with v the direction to the camera: skin seen from behind is not drawn, so
-    the far side of a head does not shine through the near one.
+    ``clamp((n . v + 0.40) / 0.25, 0, 1)`` with v the direction to the camera: skin seen from behind is not drawn, so
+    the far side of a head does not shine through the near one. It begins well past the silhouette: skin at an outline
+    whose normal is a little wrong, as on an ear, would be half transparent there.
     """
     camera_position = -world_to_camera[:3, :3].T @ world_to_camera[:3, 3]
     cosine = (bound.normal * normalise(camera_position - bound.mean)).sum(-1)

@@ -12,8 +12,8 @@ constexpr float kLog2AlphaCutoff = -7.99435344f;
 constexpr float kLargestAlpha = 0.999f;
 // A tile all of whose pixels let less through is finished: what is left out is at most a quarter of a step of 1/255.
 constexpr float kTransmittanceStop = 1.0f / 1024.0f;
-constexpr float kFadeStart = 0.10f;  // cosine past the silhouette at which a surface Gaussian is gone
-constexpr float kFadeWidth = 0.15f;
+constexpr float kFadeStart = 0.40f;  // cosine past the silhouette at which a surface Gaussian is gone
+constexpr float kFadeWidth = 0.25f;
 constexpr int kSectors = 8;            // of the colour match around the neck
 constexpr int kLargestPicture = 8192;  // px a side: 256 macro tiles, which 8 bits hold
 

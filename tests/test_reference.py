@@ -143,8 +143,9 @@ def test_gradient_of_deform_and_bind() -> None:
 def test_gradient_of_facing_fade() -> None:
     world_to_camera, _ = camera_tensors(make_camera())
     bound = random_bound(0, 40)
-    # A grazing normal, so that many lie on the slope of the fade.
-    grazing = reference.normalise(bound.normal * torch.tensor([1.0, 1.0, 0.05], dtype=FLOAT))
+    # Normals a little past grazing, so that many lie on the slope of the fade.
+    flat, back = torch.tensor([1.0, 1.0, 0.05], dtype=FLOAT), torch.tensor([0.0, 0.0, 0.28], dtype=FLOAT)
+    grazing = reference.normalise(bound.normal * flat - back)
     flagged = torch.ones(40, dtype=torch.bool)
 
     def fade(mean, normal):
@@ -483,7 +484,7 @@ def test_facing_fade_follows_the_normal() -> None:
     normal = torch.stack([angles.sin(), torch.zeros_like(angles), angles.cos()], dim=1)
     bound = Bound(target, torch.zeros(19, 3, 3, dtype=FLOAT), normal)
     fade = reference.facing_fade(bound, torch.ones(19, dtype=torch.bool), world_to_camera)
-    torch.testing.assert_close(fade, ((angles.cos() + 0.1) / 0.15).clamp(0, 1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(fade, ((angles.cos() + 0.4) / 0.25).clamp(0, 1), atol=1e-5, rtol=0)
     unflagged = reference.facing_fade(bound, torch.zeros(19, dtype=torch.bool), world_to_camera)
     assert (unflagged == 1).all()
 

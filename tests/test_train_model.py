@@ -541,7 +541,8 @@ def test_regularisers_cost_nothing_within_their_limits(dataset: Dataset) -> None
     assert not gradient[500:].any()
     off = replace(regular, position=0.0, scale=0.0, offset=0.0, opacity=0.0)
     off_model = new_model(small(regularisation=off), dataset)
-    assert off_model.regularisation(layers).keys() == {"torso scale", "response"}  # the torso is the same in all presets
+    # The torso is the same in all presets.
+    assert off_model.regularisation(layers).keys() == {"torso scale", "response"}
 
 
 def test_lids_and_lips_keep_closer_to_the_mesh_than_hair(dataset: Dataset) -> None:
