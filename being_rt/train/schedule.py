@@ -8,7 +8,9 @@ from being_rt.train.config import LearningRates
 
 # All presets have the same torso layer. It begins at a guessed depth, with guessed weights, and has far to go.
 _TORSO = LearningRates(position=5e-4, position_end=5e-6, torso_weights=0.05)
-_RELIEF = 3e-3, 1e-5  # metres: of the depth of the sheet that it is put on, at the start and at the end
+# Metres, at the start and at the end: of the depth of the sheet that it is put on. Much of it no frame shows: at higher
+# rates that wanders, the farther the longer a run is.
+_RELIEF = 2e-4, 5e-6
 # How it answers the motion, metres, and from which share of the run on. Only what its depth does not explain is an
 # answer: a sway that is learned before the sheet's depth takes its place, and other sides show a flat body.
 _RESPONSE, _RESPONSE_START = (4e-4, 2e-6), 0.25
