@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from being_rt.avatar.avatar import MOTIONS
+from being_rt import _C
 from being_rt.ops.native import call, check, check_float
+
+MOTIONS: int = _C.operations.motions  # that a body answers: 3 of the translation, 3 of the global joint, 3 of the neck
 
 
 class ResponseUnits(NamedTuple):

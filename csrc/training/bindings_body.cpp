@@ -40,6 +40,7 @@ void bind_body(py::module_& module) {
             },
             [&](auto stream) { launch_body_backward(stage<float>(a), stream); });
     });
+    module.attr("motions") = kMotions;
 }
 
 }  // namespace being::training
