@@ -20,7 +20,7 @@ Example::
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -178,10 +178,7 @@ def frame_splats(
     # bind
     frames = triangle_frames(vertices, faces, face_frames)
     head_bound = bind_head(head, vertices, faces, frames, **binding)
-    moved = torch.cat([motion["translation"], motion["rotation"], motion["neck"]])
-    root = body_root(moved, carried["response"], carried["response_range"])
-    body = body_frames(root, joints.transforms, motion["translation"])
-    torso_bound = bind_torso(torso, carried["weights"], body)
+    torso_bound = bind_torso(torso, carried["weights"], torso_body(carried, motion, joints.transforms))
 
     # fade, project: each layer alone
     splats = []
@@ -520,6 +517,19 @@ def body_frames(root: Tensor, transforms: Tensor, translation: Tensor) -> Tensor
     """
     frames = torch.cat([root[..., None, :, :], transforms[..., :2, :, :]], -3)
     return torch.cat([frames[..., :3], frames[..., 3:] + translation[..., None, :, None]], -1)
+
+
+def torso_body(torso: Mapping[str, Tensor], motion: Mapping[str, Tensor], transforms: Tensor) -> Tensor:
+    """:func:`body_frames` [3, 3, 4] of an avatar's torso in one frame.
+
+    Args:
+        torso: response and response_range, as :func:`tensors` gives them of a layer.
+        motion: translation, rotation and neck, [3] each.
+        transforms: [5, 3, 4] from :func:`pose`.
+    """
+    answered = torch.cat([motion["translation"], motion["rotation"], motion["neck"]])
+    root = body_root(answered, torso["response"], torso["response_range"])
+    return body_frames(root, transforms, motion["translation"])
 
 
 def bind_torso(gaussians: GaussianTensors, weights: Tensor, body: Tensor) -> Bound:

@@ -86,15 +86,9 @@ def posed(avatar: Avatar, params: FlameParams, camera: Camera) -> Gaussians:
         torso = torso._replace(colour=colour)
         frames = reference.triangle_frames(vertices, rig["faces"], rig["face_frames"])
         carried = reference.tensors(avatar.torso, kind)
-        moved = torch.cat([motion["translation"], motion["rotation"], motion["neck"]])
-        root = reference.body_root(moved, carried["response"], carried["response_range"])
         bound = (
             reference.bind_head(head, vertices, rig["faces"], frames, **binding),
-            reference.bind_torso(
-                torso,
-                carried["weights"],
-                reference.body_frames(root, joints.transforms, motion["translation"]),
-            ),
+            reference.bind_torso(torso, carried["weights"], reference.torso_body(carried, motion, joints.transforms)),
         )
         view = torch.tensor(camera.world_to_camera, dtype=kind)
         opacity = [

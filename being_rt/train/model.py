@@ -42,17 +42,10 @@ TRIANGLE_LOG_SCALES = -6.0, 3.0  # where scales are in sizes of triangles
 LARGEST_LOGIT = 12.0
 _TIDIED = ("rotation", "colour", "opacity_logit", "log_scale")
 _INTEGERS = {"face": torch.int32, "facing": torch.uint8, "part": torch.uint8, "anchor_index": torch.int32}
-_FIXED: tuple[str, ...] = (
-    "unit",
-    "home",
-    "limit",
-    "scale_limit",
-    "anchor_weight",
-    "encoding",
-    "spread",
-    "relief_weight",
+_FIXED = (
+    *("unit", "home", "limit", "scale_limit", "anchor_weight", "encoding", "spread", "relief_weight"),
+    *("response_range", "centre"),  # of the sheet
 )
-_FIXED += ("response_range", "centre")  # of the sheet
 # Metres, sideways and up, that a Gaussian of the torso may go from where it began. Without a limit they wander behind
 # the face: what shines through skin that is not quite opaque lowers the loss, until a head turns.
 TORSO_REACH = 0.01

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from being_rt.avatar.avatar import MOTIONS
 from being_rt.dataset import Dataset
-from being_rt.flame.params import FlameParams
 from being_rt.ops.body import ResponseUnits
 
 _ARM = 0.1  # metres
@@ -25,19 +24,15 @@ _STILL = 5e-4  # metres or radians: of what hardly moves nothing can be learned
 def initial_response(dataset: Dataset, position: Tensor) -> dict[str, Tensor]:
     """Tensors by name for a torso whose Gaussians are at rest ``position [T, 3]``; it answers nothing yet."""
     rows = dataset.timestep[dataset.split("train")]
-    given = motions(dataset.params)[rows]
-    low, high = given.min(0), given.max(0)
+    params = dataset.params
+    answered = np.concatenate([params.translation, params.rotation, params.neck], axis=1)[rows]
+    low, high = answered.min(0), answered.max(0)
     margin = _MARGIN * (high - low) / 2
     return {
         "sheet.response": torch.zeros(MOTIONS, 12),
         "sheet.response_range": torch.tensor(np.stack([low - margin, high + margin])),
         "sheet.centre": position.mean(0) if len(position) else torch.zeros(3),
     }
-
-
-def motions(params: FlameParams) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    """What a body answers, [T, 9]: translation, axis angles of the global joint and of the neck joint."""
-    return np.concatenate([params.translation, params.rotation, params.neck], axis=1)
 
 
 class ResponseScale:
