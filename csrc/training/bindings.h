@@ -5,6 +5,23 @@
 
 namespace being::training {
 
+// Defines an operation of one stage: make(arguments, Real()) gives the stage's struct, run(stage) is the CPU's way,
+// without the interpreter's lock, and launch(stage, stream) the device's.
+template <class Make, class Run, class Launch>
+void define_stage(py::module_& module, const char* name, const Make& make, const Run& run, const Launch& launch) {
+    module.def(name, [=](const py::kwargs& given) {
+        const Arguments arguments(given);
+        dispatch(
+            arguments,
+            [&](auto real) {
+                const auto stage = make(arguments, real);
+                const py::gil_scoped_release release;
+                run(stage);
+            },
+            [&](auto stream) { launch(make(arguments, float()), stream); });
+    });
+}
+
 void bind_anchors(py::module_& module);
 void bind_skin(py::module_& module);
 void bind_offsets(py::module_& module);

@@ -18,28 +18,13 @@ BodyStage<Real> stage(const Arguments& a) {
 }  // namespace
 
 void bind_body(py::module_& module) {
-    module.def("body", [](const py::kwargs& given) {
-        const Arguments a(given);
-        dispatch(
-            a,
-            [&](auto real) {
-                const auto s = stage<decltype(real)>(a);
-                const py::gil_scoped_release release;
-                run_body(s);
-            },
-            [&](auto stream) { launch_body(stage<float>(a), stream); });
-    });
-    module.def("body_backward", [](const py::kwargs& given) {
-        const Arguments a(given);
-        dispatch(
-            a,
-            [&](auto real) {
-                const auto s = stage<decltype(real)>(a);
-                const py::gil_scoped_release release;
-                run_body_backward(s);
-            },
-            [&](auto stream) { launch_body_backward(stage<float>(a), stream); });
-    });
+    const auto make = [](const Arguments& a, auto real) { return stage<decltype(real)>(a); };
+    define_stage(
+        module, "body", make, [](const auto& s) { run_body(s); },
+        [](const auto& s, auto stream) { launch_body(s, stream); });
+    define_stage(
+        module, "body_backward", make, [](const auto& s) { run_body_backward(s); },
+        [](const auto& s, auto stream) { launch_body_backward(s, stream); });
     module.attr("motions") = kMotions;
 }
 

@@ -27,29 +27,14 @@ CostStage<Real> stage(const Arguments& a) {
 }  // namespace
 
 void bind_costs(py::module_& module) {
+    const auto make = [](const Arguments& a, auto real) { return stage<decltype(real)>(a); };
     module.attr("cost_group") = kCostGroup;
-    module.def("costs", [](const py::kwargs& given) {
-        const Arguments a(given);
-        dispatch(
-            a,
-            [&](auto real) {
-                const auto s = stage<decltype(real)>(a);
-                const py::gil_scoped_release release;
-                run_costs(s);
-            },
-            [&](auto stream) { launch_costs(stage<float>(a), stream); });
-    });
-    module.def("costs_backward", [](const py::kwargs& given) {
-        const Arguments a(given);
-        dispatch(
-            a,
-            [&](auto real) {
-                const auto s = stage<decltype(real)>(a);
-                const py::gil_scoped_release release;
-                run_costs_backward(s);
-            },
-            [&](auto stream) { launch_costs_backward(stage<float>(a), stream); });
-    });
+    define_stage(
+        module, "costs", make, [](const auto& s) { run_costs(s); },
+        [](const auto& s, auto stream) { launch_costs(s, stream); });
+    define_stage(
+        module, "costs_backward", make, [](const auto& s) { run_costs_backward(s); },
+        [](const auto& s, auto stream) { launch_costs_backward(s, stream); });
 }
 
 }  // namespace being::training

@@ -14,17 +14,10 @@ StatisticsStage<Real> stage(const Arguments& a) {
 }  // namespace
 
 void bind_statistics(py::module_& module) {
-    module.def("statistics", [](const py::kwargs& given) {
-        const Arguments a(given);
-        dispatch(
-            a,
-            [&](auto real) {
-                const auto s = stage<decltype(real)>(a);
-                const py::gil_scoped_release release;
-                run_statistics(s);
-            },
-            [&](auto stream) { launch_statistics(stage<float>(a), stream); });
-    });
+    const auto make = [](const Arguments& a, auto real) { return stage<decltype(real)>(a); };
+    define_stage(
+        module, "statistics", make, [](const auto& s) { run_statistics(s); },
+        [](const auto& s, auto stream) { launch_statistics(s, stream); });
 }
 
 }  // namespace being::training

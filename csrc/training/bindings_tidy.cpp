@@ -22,17 +22,10 @@ TidyStage<Real> stage(const Arguments& a) {
 }  // namespace
 
 void bind_tidy(py::module_& module) {
-    module.def("tidy", [](const py::kwargs& given) {
-        const Arguments a(given);
-        dispatch(
-            a,
-            [&](auto real) {
-                const auto s = stage<decltype(real)>(a);
-                const py::gil_scoped_release release;
-                run_tidy(s);
-            },
-            [&](auto stream) { launch_tidy(stage<float>(a), stream); });
-    });
+    const auto make = [](const Arguments& a, auto real) { return stage<decltype(real)>(a); };
+    define_stage(
+        module, "tidy", make, [](const auto& s) { run_tidy(s); },
+        [](const auto& s, auto stream) { launch_tidy(s, stream); });
 }
 
 }  // namespace being::training

@@ -14,17 +14,10 @@ WeightStage<Real> stage(const Arguments& a) {
 }  // namespace
 
 void bind_weights(py::module_& module) {
-    module.def("box_weights", [](const py::kwargs& given) {
-        const Arguments a(given);
-        dispatch(
-            a,
-            [&](auto real) {
-                const auto s = stage<decltype(real)>(a);
-                const py::gil_scoped_release release;
-                run_box_weights(s);
-            },
-            [&](auto stream) { launch_box_weights(stage<float>(a), stream); });
-    });
+    const auto make = [](const Arguments& a, auto real) { return stage<decltype(real)>(a); };
+    define_stage(
+        module, "box_weights", make, [](const auto& s) { run_box_weights(s); },
+        [](const auto& s, auto stream) { launch_box_weights(s, stream); });
 }
 
 }  // namespace being::training
