@@ -48,6 +48,7 @@ class Options:
     seconds: float = 60.0  # of training; 0: no limit
     steps: int = 0  # at most; 0: the preset's own
     seed: int = 0
+    fit: bool = False  # judge held-out frames with their track fitted to them as well
     overrides: tuple[str, ...] = ()  # "model.head_gaussians=5000", in every preset's configuration
 
 
@@ -62,12 +63,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", default="512x512", metavar="WxH", help="of rendered data sets")
     parser.add_argument("--frames", type=int, default=750, help="of rendered data sets, test frames included")
     parser.add_argument("--track", default="realistic", choices=list(TRACKS), help="errors of rendered data sets")
+    parser.add_argument("--fit", action="store_true", help="judge held-out frames with fitted tracks as well")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--lpips", type=Path, metavar="FILE", help="its weights; without them LPIPS is not measured")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="in every preset's configuration")
     given = parser.parse_args(arguments)
-    options = Options(given.size, given.frames, given.track, given.seconds, given.steps, given.seed, tuple(given.set))
+    options = Options(
+        size=given.size,
+        frames=given.frames,
+        track=given.track,
+        seconds=given.seconds,
+        steps=given.steps,
+        seed=given.seed,
+        fit=given.fit,
+        overrides=tuple(given.set),
+    )
     try:
         with join(given.device) as group:
             print(markdown(run(given.identities, given.presets, options, given.out, group, given.lpips)))
@@ -100,7 +111,8 @@ def run(
             if any((row.identity, row.preset) == (dataset.name, name) for row in rows):
                 continue
             print(f"training {dataset.name}, {name}", file=sys.stderr)
-            rows.append(measured(dataset, name, config, out / "runs" / f"{dataset.name}-{name}", group, lpips))
+            folder = out / "runs" / f"{dataset.name}-{name}"
+            rows.append(measured(dataset, name, config, folder, group, lpips, options.fit))
             write_results(out, rows, shared, facts)
         write_sheets(dataset, [row.preset for row in rows if row.identity == dataset.name], out)
     return rows

@@ -20,7 +20,7 @@ from bench.quality_runs import SHEET_FRAMES, SPLITS, Row, save_picture
 from bench.quality_sheets import Sample, contact_sheet
 
 FORMAT_VERSION = 1
-# Heading, split, measure, digits: of held-out expressions, then of other sides.
+# Heading, split, measure, digits: of held-out expressions, the same with fitted tracks, other sides.
 MEASURES = (
     ("PSNR", "test", "psnr", 2),
     ("SSIM", "test", "ssim", 4),
@@ -29,16 +29,20 @@ MEASURES = (
     ("face", "test", "face_psnr", 2),
     ("mouth", "test", "mouth_psnr", 2),
     ("eyes", "test", "eyes_psnr", 2),
+    ("fitted, PSNR", "fitted", "psnr", 2),
+    ("fitted, face", "fitted", "face_psnr", 2),
+    ("fitted, mouth", "fitted", "mouth_psnr", 2),
     ("views, PSNR", "views", "psnr", 2),
     ("views, face", "views", "face_psnr", 2),
     ("views, mouth", "views", "mouth_psnr", 2),
 )
 NOTES = """\
-PSNR in dB, over the whole picture where nothing else is said; person: weighed by the mask; face, mouth, eyes: in their
-boxes. Held-out frames have expressions that training lacks; views are such frames from cameras beside the one that
-training has. Shake: root mean square change, from frame to frame, of how far the drawn torso lies off the one that
-was seen, in px; "trained": on frames of the training split, with the track as training refined it. fps: of the exported
-avatar in the engine, whole frames at the size of the data; engine: PSNR of its picture against the trainer's."""
+PSNR in dB, over the whole picture where nothing else is said; person: weighed by the mask; face, mouth, eyes: in
+their boxes. Held-out frames have expressions that training lacks; views are such frames from cameras beside the one
+that training has; fitted: with the track of held-out frames fitted to them, the avatar as it is. Shake: root mean
+square change, from frame to frame, of how far the drawn torso lies off the one that was seen, in px; "trained": on
+frames of the training split, with the track as training refined it. fps: of the exported avatar in the engine, whole
+frames at the size of the data; engine: PSNR of its picture against the trainer's."""
 
 
 def markdown(

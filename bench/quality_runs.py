@@ -21,8 +21,9 @@ from being_rt.flame.params import FlameParams
 from being_rt.renderer import Renderer
 from being_rt.train.config import TrainConfig
 from being_rt.train.distributed import Group
-from being_rt.train.evaluate import FrameScore, to_bytes
+from being_rt.train.evaluate import FrameScore, evaluate, to_bytes
 from being_rt.train.export import to_avatar
+from being_rt.train.fitted import fit_tracks
 from being_rt.train.frames import Frames
 from being_rt.train.sampling import evenly
 from being_rt.train.trainer import TrainResult, train
@@ -58,9 +59,17 @@ class Row:
 
 
 def measured(
-    dataset: Dataset, name: str, config: TrainConfig, folder: Path, group: Group, lpips: Path | None = None
+    dataset: Dataset,
+    name: str,
+    config: TrainConfig,
+    folder: Path,
+    group: Group,
+    lpips: Path | None = None,
+    fit: bool = False,
 ) -> Row:
     """Train a preset and judge it. ``folder`` is emptied and gets pictures (``000123.png``: frame 123) and the avatar.
+
+    ``fit``: held-out frames are judged with their track fitted to them as well.
 
     Raises:
         KeyboardInterrupt: the run was interrupted.
@@ -83,6 +92,11 @@ def measured(
         raise KeyboardInterrupt
     for index in evenly(dataset.split("views"), SHEET_FRAMES).tolist():
         save_picture(folder / f"{index:06d}.png", drawn_frame(result, dataset, index))
+    evaluations = list(result.evaluations)
+    if fit and len(tests):
+        tracked = replace(dataset, params=result.params, cameras=(result.camera, *dataset.cameras[1:]))
+        tracks = fit_tracks(result.model, tracked, tests, device=group.device)
+        evaluations.append(evaluate(result.model, tracks, tracked, tests, "fitted", device=group.device))
     row = Row(
         identity=dataset.name,
         preset=name,
@@ -90,7 +104,7 @@ def measured(
         steps=result.steps,
         seconds=result.seconds,
         images_per_second=result.images_per_second,
-        splits={each.split: _means(each.summary()) for each in result.evaluations},
+        splits={each.split: _means(each.summary()) for each in evaluations},
         shake=_known(shake(np.array(shifts))) if shifts else None,
         train_shake=_train_shake(result, dataset),
         peak_memory=result.peak_memory,

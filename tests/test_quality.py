@@ -24,7 +24,7 @@ from bench.quality_shake import displacement, shake, torso_weight
 from bench.quality_sheets import CELL, Sample, contact_sheet, error_map
 
 TINY = (
-    *("--size", "64x64", "--frames", "14", "--steps", "2", "--seconds", "0", "--device", "cpu"),
+    *("--size", "64x64", "--frames", "14", "--steps", "2", "--seconds", "0", "--device", "cpu", "--fit"),
     *("--set", "model.head_gaussians=200", "model.hair_gaussians=20", "model.mouth_gaussians=20"),
     *("model.torso_gaussians=60", "model.anchors=8", "schedule.batch=1", "model.point_sizes=[16]"),
 )
@@ -60,6 +60,8 @@ def test_a_run_measures_every_preset(results: Path) -> None:
         assert (row["identity"], row["preset"], row["steps"]) == ("blob", name, 2)
         assert row["splits"]["test"]["frames"] == 3
         assert row["splits"]["views"]["frames"] == 4 * 3
+        assert row["splits"]["fitted"]["frames"] == 3
+        assert row["splits"]["fitted"]["psnr"] > row["splits"]["test"]["psnr"]
         assert 5 < row["splits"]["test"]["psnr"] < 60
         assert 0 < row["splits"]["test"]["ssim"] < 1
         assert row["seconds"] > 0
@@ -75,6 +77,7 @@ def test_a_run_measures_every_preset(results: Path) -> None:
     text = (results / "quality.md").read_text()
     assert "| blob | being |" in text
     assert "| blob | flashavatar |" in text
+    assert "fitted, mouth" in text
     assert "LPIPS" not in text  # there were no weights
 
 
@@ -111,7 +114,7 @@ def test_a_data_set_is_taken_as_it_is(tmp_path: Path) -> None:
     assert quality.main(given) == 0
     (row,) = json.loads((out / "quality.json").read_text())["rows"]
     assert row["identity"] == "ellipse"
-    assert set(row["splits"]) == {"test"}
+    assert set(row["splits"]) == {"test", "fitted"}
     assert not (out / "data").exists()
 
 

@@ -107,42 +107,47 @@ def evaluate(
     """
     indices = np.asarray(frames, np.int32)
     boxes = frame_boxes(dataset, indices) if len(indices) else {}
-    backgrounds = [_background(dataset, camera, device) for camera in range(len(dataset.cameras))]
+    backgrounds = [plate(dataset, camera, device) for camera in range(len(dataset.cameras))]
     scores = []
     with torch.no_grad():
         sequence = tracks.sequence()
         for position, (picture, mask) in enumerate(read_frames(dataset, indices)):
             index = int(indices[position])
             camera = int(dataset.camera_index[index])
-            alpha = torch.tensor(mask, device=device)[..., None] / 255
-            target = torch.tensor(picture, device=device) / 255
-            target = quantised(alpha * target + (1 - alpha) * backgrounds[camera])
-            drawn = draw(model, tracks, sequence, dataset, index, backgrounds[camera], device)
+            target, alpha = seen(picture, mask, backgrounds[camera])
+            target = quantised(target)
+            frame = frame_of(tracks, sequence, dataset, index, backgrounds[camera], device)
+            drawn = quantised(model.render(frame)[0, ..., :3])
             own = {name: box[position] for name, box in boxes.items()}
-            score = _score(drawn, target, alpha[..., 0], own, lpips, index, int(dataset.timestep[index]))
+            score = _score(drawn, target, alpha, own, lpips, index, int(dataset.timestep[index]))
             scores.append(score)
             if sink is not None:
                 sink(score, to_bytes(drawn), to_bytes(target))
     return Evaluation(split, tuple(scores), body_shake(tracks.params(), dataset.rig, dataset.cameras[0]))
 
 
-def draw(
-    model: Renderable,
+def seen(picture: UInt8, mask: UInt8, background: Tensor) -> tuple[Tensor, Tensor]:
+    """A frame over a background [H, W, 3], in 0..1, and its mask [H, W] in 0..1."""
+    alpha = torch.tensor(mask, device=background.device)[..., None] / 255
+    colour = torch.tensor(picture, device=background.device) / 255
+    return alpha * colour + (1 - alpha) * background, alpha[..., 0]
+
+
+def frame_of(
     tracks: Tracks,
     sequence: Tensor,
     dataset: Dataset,
     index: int,
     background: Tensor,
     device: torch.device | str,
-) -> Tensor:
-    """Frame ``index`` of the dataset as the model has it: [H, W, 3] in 0..1, rounded to 8 bits."""
+) -> Frames:
+    """A batch of one: frame ``index`` of a dataset, with the motion of a sequence of its tracks."""
     camera = dataset.cameras[int(dataset.camera_index[index])]
     timestep = torch.tensor([int(dataset.timestep[index])], device=device)
     intrinsics = tracks.intrinsics(torch.tensor(camera_intrinsics(camera)[None], device=device), reduction=1)
     pose = torch.tensor(camera.world_to_camera[None, :3].astype(np.float32), device=device)
     motion = tracks.gather(sequence, timestep)
-    frames = Frames(*motion, pose, intrinsics, camera.size, background[None])
-    return quantised(model.render(frames)[0, ..., :3])
+    return Frames(*motion, pose, intrinsics, camera.size, background[None])
 
 
 def quantised(picture: Tensor) -> Tensor:
@@ -193,8 +198,8 @@ def _score(
     )
 
 
-def _background(dataset: Dataset, camera: int, device: torch.device | str) -> Tensor:
-    """[H, W, 3], or white [1, 1, 3]."""
+def plate(dataset: Dataset, camera: int, device: torch.device | str) -> Tensor:
+    """What frames of a camera are compared over: its background [H, W, 3], or white [1, 1, 3]."""
     picture = dataset.backgrounds[camera]
     if picture is None:
         return torch.ones(1, 1, 3, device=device)
