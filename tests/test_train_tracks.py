@@ -200,10 +200,10 @@ def test_the_camera_takes_its_corrections() -> None:
 
 
 def test_learning_rates_wait_for_the_start() -> None:
-    tracks = Tracks(make_params(3), np.arange(3, dtype=np.int32), TrackConfig(start=0.5, jaw=1.0), "cpu")
+    tracks = Tracks(make_params(3), np.arange(3, dtype=np.int32), TrackConfig(start=0.5, end=0.25, jaw=1.0), "cpu")
     assert tracks.learning_rates(0.4)["tracks.jaw"] == 0
     assert tracks.learning_rates(0.5)["tracks.jaw"] == pytest.approx(1)
-    assert tracks.learning_rates(1.0)["tracks.jaw"] == pytest.approx(0.1)
+    assert tracks.learning_rates(1.0)["tracks.jaw"] == pytest.approx(0.25)
     assert set(tracks.learning_rates(1.0)) == {f"tracks.{name}" for name in WIDTHS}
 
 

@@ -93,6 +93,7 @@ def small_config(**schedule: Any) -> TrainConfig:
             trunk_sizes=(16, 8),
             code_size=4,
             anchor_size=8,
+            network_start=0.3,
         ),
         schedule=ScheduleConfig(**({"steps": 12, "batch": 2, "check_interval": 4, "relocate_interval": 4} | schedule)),
         feed=FeedConfig(crops="foveated", window=(24, 16), whole_until=0.2),

@@ -118,7 +118,8 @@ def software(group: Group) -> dict[str, str]:
 def configuration(case: Case, steps: int, base: TrainConfig | None = None) -> TrainConfig:
     """``base`` (the preset ``being``) with a case's Gaussians, in its own proportions, and all of its run in ``steps``.
 
-    Windows and reduced frames, where there are both, take turns from the start.
+    Windows and reduced frames, where there are both, take turns from the start, and the offset network takes part from
+    then on, so that every step has all of the work.
 
     Raises:
         InvalidParameterError: too few Gaussians, or a batch or size that no run can have.
@@ -128,7 +129,7 @@ def configuration(case: Case, steps: int, base: TrainConfig | None = None) -> Tr
     base = base or preset("being")
     return replace(
         base,
-        model=_with_count(base.model, case.gaussians),
+        model=replace(_with_count(base.model, case.gaussians), network_start=0.0),
         schedule=replace(
             base.schedule, steps=steps, visits=0, batch=case.batch, evaluate_interval=0, checkpoint_seconds=0.0
         ),

@@ -32,8 +32,10 @@ class LearningRates:
     """Positions decay exponentially to this, as in 3DGS."""
     position_until: float = 1.0
     """Share of the run by which that end is reached."""
-    end: float = 0.1
+    end: float = 0.01
     """Share of their rate that all others have left at the end of the run, after an exponential decay."""
+    network_end: float = 0.1
+    """The same of the offset network and its bases, which begin late."""
     rotation: float = 1e-3
     log_scale: float = 5e-3
     opacity: float = 2.5e-2
@@ -118,8 +120,9 @@ class ModelConfig:
     initial_opacity: float = 0.5
     hair_height: float = 0.03
     """Metres: thickness of the shell of hair over the scalp at the start."""
-    network_start: float = 0.3
-    """Share of the run after which the offset network moves anything."""
+    network_start: float = 0.6
+    """Share of the run after which the offset network moves anything. Begun early it explains what the pose of head and
+    body should."""
     depth_softness: float = 0.01
     """Metres of depth difference over which head and torso swap order."""
     densification: Literal["relocate", "adaptive", "none"] = "relocate"
@@ -267,19 +270,21 @@ class TrackConfig:
     refine: bool = True
     expression: float = 5e-4
     """Learning rates, in the parameters' own units; 0: as given."""
-    rotation: float = 2e-5
+    rotation: float = 6e-5
     """Of the global joint."""
-    neck: float = 2e-5
+    neck: float = 6e-5
     jaw: float = 2e-5
     eyes: float = 3e-5
     eyelids: float = 5e-5
-    translation: float = 2e-6
+    translation: float = 6e-6
     focal: float = 0.0
     """Of the logarithm of the focal length of the one shared camera."""
     principal: float = 0.0
     """Of its principal point, in pixels."""
     start: float = 0.1
     """Share of the run after which refinement begins."""
+    end: float = 0.03
+    """Share of their rate that corrections have left at the end of the run, after a cosine."""
     smoothness: float = 1.0
     """Factor on the cost of second differences over time."""
     closeness: float = 1.0
@@ -294,6 +299,7 @@ class TrackConfig:
 
     def check(self) -> None:
         _require(0 <= self.start <= 1, "tracks.start must be a share 0..1", self.start)
+        _require(self.end <= 1, "tracks.end must be a share 0..1", self.end)
         _require(self.steady_seconds >= 0 or self.steady_seconds == -1, "tracks.steady_seconds must be -1 or more",
                  self.steady_seconds)  # fmt: skip
         _not_negative("tracks", self, but=("steady_seconds",))

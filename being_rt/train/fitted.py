@@ -34,6 +34,7 @@ RATES = TrackConfig(
     eyelids=5e-3,
     translation=1e-4,
     start=0.0,
+    end=0.1,
     slow_seconds=0.0,
 )
 

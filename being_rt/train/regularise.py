@@ -10,7 +10,7 @@ from being_rt.ops.costs import Extent, Opacity, Placement, gaussian_costs
 from being_rt.train.config import RegularisationConfig
 
 _TORSO = RegularisationConfig()
-_RESPONSE = 30.0  # per square metre by which a body answers: what pictures do not ask for stays 0
+_RESPONSE = 10.0  # per square metre by which a body answers: what pictures do not ask for stays 0
 
 
 def regularisation(weights: RegularisationConfig, tensors: Mapping[str, Tensor], late: Tensor) -> dict[str, Tensor]:

@@ -135,11 +135,11 @@ class Tracks:
         self._constants = TrackConstants.of(given, times, acceleration, *factors, slow)
 
     def learning_rates(self, progress: float) -> dict[str, float]:
-        """By the names of ``leaves``, at ``progress`` 0..1 of the run: 0 before the start, then a cosine to a tenth."""
+        """By the names of ``leaves``, at ``progress`` 0..1 of the run: 0 before the start, then a cosine."""
         if progress < self.config.start:
             return dict.fromkeys(self.leaves, 0.0)
         through = (progress - self.config.start) / max(1 - self.config.start, 1e-9)
-        factor = 0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * min(1.0, through)))
+        factor = self.config.end + (1 - self.config.end) * 0.5 * (1 + np.cos(np.pi * min(1.0, through)))
         return {name: float(factor * getattr(self.config, name.partition(".")[2])) for name in self.leaves}
 
     def sequence(self) -> Tensor:
