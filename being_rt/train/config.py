@@ -32,10 +32,8 @@ class LearningRates:
     """Positions decay exponentially to this, as in 3DGS."""
     position_until: float = 1.0
     """Share of the run by which that end is reached."""
-    end: float = 0.01
+    end: float = 0.1
     """Share of their rate that all others have left at the end of the run, after an exponential decay."""
-    network_end: float = 0.1
-    """The same of the offset network and its bases, which begin late."""
     rotation: float = 1e-3
     log_scale: float = 5e-3
     opacity: float = 2.5e-2
@@ -59,7 +57,7 @@ class LearningRates:
 class RegularisationConfig:
     """Weights of what keeps Gaussians sensible where the pictures say little. 0: off."""
 
-    position: float = 0.01
+    position: float = 0.1
     """Hinge on the distance from where a Gaussian was put, in parts of ``position_limit`` and beyond it."""
     position_limit: float = 0.01
     """Metres, or sizes of the triangle where the model is ``face_scaled``."""

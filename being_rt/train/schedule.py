@@ -44,8 +44,7 @@ def _rate(rates: LearningRates, name: str, progress: float) -> float:
         "skinning_logit": rates.torso_weights,
         "template": rates.template,
     }.get(field, rates.network)
-    end = rates.network_end if name.startswith("network.") else rates.end
-    return _decayed(start, start * end, progress)
+    return _decayed(start, start * rates.end, progress)
 
 
 def _decayed(start: float, end: float, progress: float) -> float:
