@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from being_rt.dataset import Dataset
-from being_rt.train.feed import camera_intrinsics, frame_boxes, read_frames
+from being_rt.ops.pictures import seen_over
+from being_rt.train.feed import camera_intrinsics, frame_boxes, pack, read_frames
 from being_rt.train.frames import Frames
 from being_rt.train.metrics import body_shake, psnr, ssim
 from being_rt.train.perceptual import Lpips
@@ -114,34 +115,29 @@ def evaluate(
         for position, (picture, mask) in enumerate(read_frames(dataset, indices)):
             index = int(indices[position])
             camera = int(dataset.camera_index[index])
-            target, alpha = seen(picture, mask, backgrounds[camera])
-            target = quantised(target)
-            frame = frame_of(tracks, sequence, dataset, index, backgrounds[camera], device)
+            camera_saw = rgba(picture, mask, device)
+            target = quantised(seen_over(camera_saw, backgrounds[camera][None])[0])
+            frame = frame_of(tracks, sequence, dataset, index, backgrounds[camera])
             drawn = quantised(model.render(frame)[0, ..., :3])
             own = {name: box[position] for name, box in boxes.items()}
-            score = _score(drawn, target, alpha, own, lpips, index, int(dataset.timestep[index]))
+            score = _score(drawn, target, camera_saw[0, ..., 3] / 255, own, lpips, index, int(dataset.timestep[index]))
             scores.append(score)
             if sink is not None:
                 sink(score, to_bytes(drawn), to_bytes(target))
     return Evaluation(split, tuple(scores), body_shake(tracks.params(), dataset.rig, dataset.cameras[0]))
 
 
-def seen(picture: UInt8, mask: UInt8, background: Tensor) -> tuple[Tensor, Tensor]:
-    """A frame over a background [H, W, 3], in 0..1, and its mask [H, W] in 0..1."""
-    alpha = torch.tensor(mask, device=background.device)[..., None] / 255
-    colour = torch.tensor(picture, device=background.device) / 255
-    return alpha * colour + (1 - alpha) * background, alpha[..., 0]
+def rgba(picture: UInt8, mask: UInt8, device: torch.device | str) -> Tensor:
+    """A frame and its mask as a batch of one, uint8 [1, H, W, 4]."""
+    return torch.tensor(pack(picture, mask)[None], device=device).view(torch.uint8).unflatten(-1, (-1, 4))
 
 
-def frame_of(
-    tracks: Tracks,
-    sequence: Tensor,
-    dataset: Dataset,
-    index: int,
-    background: Tensor,
-    device: torch.device | str,
-) -> Frames:
-    """A batch of one: frame ``index`` of a dataset, with the motion of a sequence of its tracks."""
+def frame_of(tracks: Tracks, sequence: Tensor, dataset: Dataset, index: int, background: Tensor) -> Frames:
+    """A batch of one: frame ``index`` of a dataset, with the motion of a sequence of its tracks.
+
+    ``background``: [H, W, 3] or [1, 1, 3], on the device to draw on.
+    """
+    device = background.device
     camera = dataset.cameras[int(dataset.camera_index[index])]
     timestep = torch.tensor([int(dataset.timestep[index])], device=device)
     intrinsics = tracks.intrinsics(torch.tensor(camera_intrinsics(camera)[None], device=device), reduction=1)

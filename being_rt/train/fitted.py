@@ -7,17 +7,16 @@ the plain evaluation, not in its place: who drives an avatar has no picture to f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from being_rt.dataset import Dataset
 from being_rt.errors import InvalidParameterError
+from being_rt.ops.pictures import seen_over
 from being_rt.train.config import TrackConfig
-from being_rt.train.evaluate import Renderable, frame_of, plate, seen
+from being_rt.train.evaluate import Renderable, frame_of, plate, rgba
 from being_rt.train.feed import read_frames
 from being_rt.train.tracks import Tracks
 
@@ -39,14 +38,8 @@ RATES = TrackConfig(
 )
 
 
-class Trained(Renderable, Protocol):
-    """What is drawn, and stays as it is."""
-
-    parameters: dict[str, Tensor]
-
-
 def fit_tracks(
-    model: Trained,
+    model: Renderable,
     dataset: Dataset,
     frames: Sequence[int] | Int32,
     *,
@@ -78,28 +71,25 @@ def fit_tracks(
     tracks = Tracks(dataset.params, dataset.timestep[indices], RATES, device)
     backgrounds = [plate(dataset, camera, device) for camera in range(len(dataset.cameras))]
     behind = [backgrounds[int(dataset.camera_index[index])] for index in indices]
-    pairs = zip(read_frames(dataset, indices), behind, strict=True)
-    targets = [seen(picture, mask, background)[0] for (picture, mask), background in pairs]
+    given = tracks.sequence().detach()
+    frames_given = [frame_of(tracks, given, dataset, *each) for each in zip(indices.tolist(), behind, strict=True)]
+    targets = [rgba(picture, mask, device) for picture, mask in read_frames(dataset, indices)]
+    timesteps = torch.tensor(dataset.timestep[indices], dtype=torch.int64, device=device).split(1)
     groups = [{"params": [leaf], "name": name} for name, leaf in tracks.leaves.items()]
     optimizer = torch.optim.Adam(groups, lr=0.0)
-    trained = [leaf for leaf in model.parameters.values() if leaf.requires_grad]
-    for leaf in trained:
-        leaf.requires_grad_(False)
-    try:
-        for step in range(steps):
-            rates = tracks.learning_rates(step / steps)
-            for group in optimizer.param_groups:
-                group["lr"] = rates[group["name"]]
-            optimizer.zero_grad()
-            sequence = tracks.sequence()
-            motion = sequence.detach().requires_grad_()
-            for index, target, background in zip(indices.tolist(), targets, behind, strict=True):
-                frame = frame_of(tracks, motion, dataset, index, background, device)
-                ((model.render(frame)[0, ..., :3] - target).abs().mean() / len(targets)).backward()
-            cost = torch.stack(list(tracks.terms(sequence).values())).sum()
-            torch.autograd.backward([sequence, cost], [motion.grad, None])
-            optimizer.step()
-    finally:
-        for leaf in trained:
-            leaf.requires_grad_(True)
+    for step in range(steps):
+        rates = tracks.learning_rates(step / steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rates[group["name"]]
+        optimizer.zero_grad()
+        sequence = tracks.sequence()
+        motion = sequence.detach().requires_grad_()
+        gradient = torch.zeros_like(motion)
+        for frame, timestep, target in zip(frames_given, timesteps, targets, strict=True):
+            moved = frame._replace(**tracks.gather(motion, timestep)._asdict())
+            difference = model.render(moved)[..., :3] - seen_over(target, frame.background)
+            gradient += torch.autograd.grad(difference.abs().mean() / len(targets), motion)[0]
+        cost = torch.stack(list(tracks.terms(sequence).values())).sum()
+        torch.autograd.backward([sequence, cost], [gradient, None])
+        optimizer.step()
     return tracks
