@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -33,12 +34,13 @@ class FusedAdam:
             place, and must stay where they are.
         learning_rates: by name, or one for all.
         betas: forgetting of the first and the second moment, 0 <= beta < 1.
-        eps: added to the root of the second moment.
+        eps: added to the root of the second moment, until :meth:`raise_epsilons` says otherwise.
         second_betas: by name, for tensors whose second moment forgets at a rate of its own.
 
     Attributes:
         learning_rates: float32 [tensors] on the device, in the order of ``parameters``; see
             :meth:`set_learning_rates`.
+        epsilons: [tensors] in the parameters' dtype, likewise; see :meth:`raise_epsilons`.
         steps: int64 [1] on the device: how many were taken.
 
     Raises:
@@ -69,7 +71,7 @@ class FusedAdam:
                 raise InvalidParameterError(f"FusedAdam: betas must be at least 0 and below 1, got {beta}")
         if not eps >= 0:
             raise InvalidParameterError(f"FusedAdam: eps must not be negative, got {eps}")
-        self._first_forgetting, self._eps = 1 - betas[0], eps
+        self._first_forgetting = 1 - betas[0]
         self._second_forgetting = {name: 1 - second_betas.get(name, betas[1]) for name in self.parameters}
 
         like = self._like = next(iter(self.parameters.values()))
@@ -79,6 +81,7 @@ class FusedAdam:
         self._ticket = torch.zeros(1, dtype=torch.int32, device=like.device)
         self._stepped: set[str] = set()  # of the present step
         self.learning_rates = torch.zeros(len(self.parameters), dtype=torch.float32, device=like.device)
+        self.epsilons = torch.full_like(self.learning_rates, eps, dtype=like.dtype)
         if isinstance(learning_rates, Mapping):
             missing = sorted(self.parameters.keys() - learning_rates.keys())
             if missing:
@@ -104,6 +107,33 @@ class FusedAdam:
             for i, name in enumerate(self.parameters):
                 if name in learning_rates:
                     self.learning_rates[i] = learning_rates[name]
+
+    def raise_epsilons(self, shares: Mapping[str, float]) -> None:
+        """Make the epsilon of tensors a share of the root of their second moments as these are now, on average.
+
+        With a tiny epsilon every number moves by its rate, however little the loss has to do with it: what is hardly
+        seen wanders by the noise of its gradient. A number whose gradients are far below the share of the tensor's
+        usual ones moves that much less. In place, between replays of a graph; tensors that have not been stepped keep
+        their epsilon.
+
+        Args:
+            shares: by name, 0 or more. 0: the tensor keeps its epsilon.
+
+        Raises:
+            InvalidParameterError: an unknown name, or a share that is negative or not finite.
+        """
+        self._check_names("raise_epsilons", shares)
+        for name, share in shares.items():
+            if not 0 <= share < float("inf"):
+                raise InvalidParameterError(f"FusedAdam: the share of {name} must be 0 or more, got {share}")
+        for i, name in enumerate(self.parameters):
+            if not shares.get(name) or not self._second[name].numel():
+                continue
+            # Adam's bias correction of the second moment; 0 before the first step.
+            remembered = -torch.expm1(self.steps * math.log1p(-self._second_forgetting[name]))
+            usual = self._second[name].sqrt().mean() / remembered.sqrt()
+            raised = torch.where(usual > 0, shares[name] * usual, self.epsilons[i])
+            self.epsilons[i : i + 1].copy_(raised)
 
     def step(self, skip: Tensor | None = None) -> None:
         """Step every tensor that has a gradient.
@@ -166,11 +196,11 @@ class FusedAdam:
             rows=rows.ctypes.data,
             tensors=count,
             learning_rate=self.learning_rates,
+            epsilon=self.epsilons,
             steps=self.steps,
             ticket=self._ticket,
             skip=skip,
             first_forgetting=self._first_forgetting,
-            epsilon=self._eps,
             beside=early,
             last=last or (count > 0 and not early),
         )
@@ -206,7 +236,7 @@ class FusedAdam:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that steps change or depend on, as tensors by name; they are the optimizer's own, not copies."""
-        state = {"steps": self.steps, "learning_rates": self.learning_rates}
+        state = {"steps": self.steps, "learning_rates": self.learning_rates, "epsilons": self.epsilons}
         for name in self.parameters:
             state[f"first.{name}"] = self._first[name]
             state[f"second.{name}"] = self._second[name]

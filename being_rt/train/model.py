@@ -287,6 +287,10 @@ class AvatarModel:
         """Rates of all parameters by name, at ``progress`` 0..1 of the run."""
         return schedule.learning_rates(self.config.learning_rates, self.parameters, progress)
 
+    def epsilon_shares(self) -> dict[str, float]:
+        """Adam's epsilon by name, in parts of what gradients of that parameter usually are."""
+        return schedule.epsilon_shares(self.config.learning_rates, self.parameters)
+
     @torch.no_grad()
     def after_step(self) -> None:
         """Bring parameters back to where they make sense after an update, in place; captured in a graph as it is."""

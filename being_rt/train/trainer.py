@@ -235,6 +235,7 @@ class _Run:
             losses = self.stepper.block(plan, following)
         except TrainingError as problem:
             raise self._explained(problem) from problem
+        self.optimizer.raise_epsilons(self.model.epsilon_shares())
         seconds = time.perf_counter() - start
         self.clock.account(end - first, seconds)
         self.clock.refit(*self.group.first_says(self.clock.fit()))

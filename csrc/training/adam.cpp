@@ -13,7 +13,7 @@ void run_adam(const AdamStage<Real>& stage) {
     parallel_for(stage.chunks, 4, [&](int64_t chunk) {
         const AdamSegment<Real>& s = stage.segment[segment_of(stage, int(chunk))];
         const AdamRates<Real> rates = adam_rates(Real(stage.learning_rate[s.rate]), steps, stage.first_forgetting,
-                                                 s.second_forgetting, stage.epsilon);
+                                                 s.second_forgetting, stage.epsilon[s.rate]);
         const int64_t begin = (chunk - s.first_chunk) * kAdamChunk, end = std::min(s.size, begin + kAdamChunk);
         for (int64_t i = begin; i < end; ++i) adam_step(rates, s.gradient[i], s.parameter[i], s.first[i], s.second[i]);
     });

@@ -18,11 +18,11 @@ template <class Real>
 std::vector<AdamStage<Real>> adam_stages(const Arguments& arguments) {
     AdamStage<Real> empty{};
     empty.learning_rate = arguments.pointer<const float>("learning_rate");
+    empty.epsilon = arguments.pointer<const Real>("epsilon");
     empty.steps = arguments.pointer<int64_t>("steps");
     empty.ticket = arguments.pointer<int32_t>("ticket");
     empty.skip = arguments.pointer<const int32_t>("skip");
     empty.first_forgetting = Real(arguments.number("first_forgetting"));
-    empty.epsilon = Real(arguments.number("epsilon"));
     empty.beside = arguments.flag("beside");
     const bool last = arguments.flag("last");
     const auto* rows = arguments.pointer<const Row>("rows");

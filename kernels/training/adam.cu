@@ -44,7 +44,7 @@ __device__ void step_chunk(const AdamStage<float>& stage, int chunk) {
     const int t = int(threadIdx.x);
     const AdamSegment<float>& s = stage.segment[segment_of(stage, chunk)];
     const AdamRates<float> rates = adam_rates(stage.learning_rate[s.rate], float(*stage.steps + 1),
-                                              stage.first_forgetting, s.second_forgetting, stage.epsilon);
+                                              stage.first_forgetting, s.second_forgetting, stage.epsilon[s.rate]);
     const int64_t begin = int64_t(chunk - s.first_chunk) * kAdamChunk;
     const int count = int(s.size - begin < kAdamChunk ? s.size - begin : kAdamChunk);
 

@@ -19,7 +19,7 @@ struct AdamSegment {
     const Real* gradient;
     Real *first, *second;    // moments
     int64_t size;            // numbers in each of the four
-    int32_t rate;            // index into learning_rate
+    int32_t rate;            // index into learning_rate and epsilon
     int32_t first_chunk;     // of this launch
     Real second_forgetting;  // 1 - beta2
 };
@@ -27,11 +27,11 @@ struct AdamSegment {
 template <class Real>
 struct AdamStage {
     const float* learning_rate;  // on the device
+    const Real* epsilon;         // likewise
     int64_t* steps;              // [1] that were taken before; on the device
     int32_t* ticket;             // [1] CUDA: 0 between launches; on the device
     const int32_t* skip;         // [1] on the device, or null; not 0: nothing changes
     Real first_forgetting;       // 1 - beta1
-    Real epsilon;
     int segments, chunks;
     bool last;    // launch of this step: afterwards `steps` is one more
     bool beside;  // CUDA: other work is to go on meanwhile, so it leaves room on every multiprocessor
