@@ -223,6 +223,47 @@ def test_a_step_between_forward_and_backward_is_noticed() -> None:
         loss.backward()
 
 
+def check_raised_epsilons(device: str, dtype: torch.dtype) -> None:
+    """One number has a thousandth of the gradients of the other, and hardly moves, or as far where epsilon is
+    left alone."""
+    gradient = torch.tensor([1.0, 1e-3], device=device, dtype=dtype)
+    parameters = {name: torch.zeros(2, device=device, dtype=dtype).requires_grad_() for name in ("raised", "left")}
+    optimizer = FusedAdam(parameters, 0.1, eps=1e-15)
+    for _ in range(3):
+        optimizer.raise_epsilons({"raised": 0.5, "left": 0.0})  # before the first step there is nothing to go by
+        before = {name: tensor.detach().clone() for name, tensor in parameters.items()}
+        for tensor in parameters.values():
+            tensor.grad = gradient.clone()
+        optimizer.step()
+    moved = {name: (before[name] - tensor.detach()).double().cpu() for name, tensor in parameters.items()}
+    epsilon = 0.5 * (1 + 1e-3) / 2  # moments of a gradient that does not change are that gradient
+    expected = 0.1 * gradient.double().cpu() / (gradient.double().cpu() + epsilon)
+    torch.testing.assert_close(moved["raised"], expected, rtol=1e-5, atol=5e-8)
+    torch.testing.assert_close(moved["left"], torch.full((2,), 0.1, dtype=torch.float64), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_raised_epsilon_holds_what_has_hardly_a_gradient(dtype: torch.dtype) -> None:
+    check_raised_epsilons("cpu", dtype)
+
+
+@pytest.mark.gpu
+def test_a_raised_epsilon_on_cuda() -> None:
+    check_raised_epsilons("cuda", torch.float32)
+
+
+def test_epsilons_belong_to_the_state() -> None:
+    parameters = make(torch.float32)
+    optimizer = FusedAdam(parameters, RATES)
+    give_gradients(parameters, 0)
+    optimizer.step()
+    optimizer.raise_epsilons(dict.fromkeys(SHAPES, 0.1))
+    resumed = FusedAdam(make(torch.float32), RATES)
+    resumed.load_state_dict(optimizer.state_dict())
+    assert torch.equal(resumed.epsilons, optimizer.epsilons)
+    assert all((resumed.epsilons > 1e-8).tolist()[i] for i, tensor in enumerate(parameters.values()) if tensor.numel())
+
+
 @pytest.mark.gpu
 def test_a_captured_step_is_replayed() -> None:
     target = torch.linspace(-1, 1, 5000)
@@ -336,6 +377,11 @@ def test_bad_input() -> None:
         FusedAdam(parameters, 0.1, second_betas={"colour": 0.9})
     with pytest.raises(InvalidParameterError, match="eps must not be negative"):
         FusedAdam(parameters, 0.1, eps=-1e-8)
+    with pytest.raises(InvalidParameterError, match="raise_epsilons names colour"):
+        FusedAdam(parameters, 0.1).raise_epsilons({"colour": 0.1})
+    for share in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(InvalidParameterError, match="share of logit must be 0 or more"):
+            FusedAdam(parameters, 0.1).raise_epsilons({"logit": share})
 
 
 def test_bad_steps_and_states() -> None:

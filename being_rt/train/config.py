@@ -34,9 +34,6 @@ class LearningRates:
     """Share of the run by which that end is reached."""
     end: float = 0.1
     """Share of their rate that all others have left at the end of the run, after an exponential decay."""
-    epsilon_share: float = 0.1
-    """Adam's epsilon of what Gaussians have (their bases apart), in parts of what a tensor's gradients usually are. With
-    none at all, what hardly shows moves as fast as what does, wherever the noise of its gradient takes it."""
     rotation: float = 1e-3
     log_scale: float = 5e-3
     opacity: float = 2.5e-2

@@ -289,7 +289,7 @@ class AvatarModel:
 
     def epsilon_shares(self) -> dict[str, float]:
         """Adam's epsilon by name, in parts of what gradients of that parameter usually are."""
-        return schedule.epsilon_shares(self.config.learning_rates, self.parameters)
+        return schedule.epsilon_shares(self.parameters)
 
     @torch.no_grad()
     def after_step(self) -> None:

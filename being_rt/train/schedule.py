@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from being_rt.train.config import LearningRates
 
 # All presets have the same torso layer. It begins at a guessed depth, with guessed weights, and has far to go.
-_TORSO = LearningRates(position=5e-4, position_end=5e-6, torso_weights=0.05, epsilon_share=0.1)
+_TORSO = LearningRates(position=5e-4, position_end=5e-6, torso_weights=0.05)
+# Adam's epsilon, in parts of what gradients of the torso usually are. One camera hardly sees how deep a Gaussian lies or
+# reaches, and not at all what is behind a head: with no epsilon both go wherever the noise of their gradients takes them.
+_TORSO_EPSILON = 0.1
 # Metres, at the start and at the end: of the depth of the sheet that it is put on. Much of it no frame shows: at higher
 # rates that wanders, the farther the longer a run is.
 _RELIEF = 2e-4, 5e-6
@@ -26,10 +29,9 @@ def learning_rates(rates: LearningRates, names: Iterable[str], progress: float) 
     return {name: _rate(rates if not name.startswith("torso.") else _TORSO, name, progress) for name in names}
 
 
-def epsilon_shares(rates: LearningRates, names: Iterable[str]) -> dict[str, float]:
-    """Of the named parameters that Gaussians have one row of each: what :meth:`FusedAdam.raise_epsilons` takes."""
-    shares = {"head": rates.epsilon_share, "torso": _TORSO.epsilon_share}
-    return {name: shares[name.split(".")[0]] for name in names if name.split(".")[0] in shares}
+def epsilon_shares(names: Iterable[str]) -> dict[str, float]:
+    """Of those of the named parameters whose epsilon is not left alone: what ``FusedAdam.raise_epsilons`` takes."""
+    return {name: _TORSO_EPSILON for name in names if name.startswith("torso.")}
 
 
 def _rate(rates: LearningRates, name: str, progress: float) -> float:
