@@ -570,6 +570,17 @@ def test_learning_rates_decay(dataset: Dataset) -> None:
     assert ours.learning_rates(1.0)["head.colour"] == pytest.approx(0.1 * ours.learning_rates(0.0)["head.colour"])
 
 
+def test_a_factor_on_learning_rates(dataset: Dataset) -> None:
+    config = small()
+    fast = replace(config, learning_rates=replace(config.learning_rates, factor=4.0))
+    given, faster = (new_model(each, dataset).learning_rates(0.5) for each in (config, fast))
+    for name, rate in given.items():
+        assert faster[name] == pytest.approx(rate if name.startswith("sheet.") else 4 * rate)
+    assert {name.split(".")[0] for name in given} == {"head", "torso", "network", "sheet"}
+    with pytest.raises(InvalidParameterError, match="factor must be positive"):
+        replace(config, learning_rates=replace(config.learning_rates, factor=0.0)).check()
+
+
 def test_points_walk_over_edges(surface: Surface) -> None:
     walk = Walk.over(surface, torch.device("cpu"), torch.float64)
     face = torch.nonzero((walk.neighbour >= 0).all(1) & (surface.part == Part.SKIN))[:200, 0]

@@ -27,6 +27,9 @@ CHANNELS: tuple[Channel, ...] = ("position", "rotation", "scale", "opacity", "co
 class LearningRates:
     """Of the parameters, per step of Adam. Lengths are metres. 0: the parameter stays as it is."""
 
+    factor: float = 1.0
+    """On the rates of all that Gaussians and the offset network have, the torso's fixed ones among them. Short runs
+    have fewer steps for the same way."""
     position: float = 1.6e-4
     position_end: float = 1.6e-6
     """Positions decay exponentially to this, as in 3DGS."""
@@ -150,6 +153,8 @@ class ModelConfig:
         _require(0 < self.depth_softness <= 1, "model.depth_softness must be in 0..1 m", self.depth_softness)
         _require(0 <= self.hair_height <= 1, "model.hair_height must be in 0..1 m", self.hair_height)
         _require(0 <= self.reset_interval <= 1, "model.reset_interval must be a share 0..1", self.reset_interval)
+        factor = self.learning_rates.factor
+        _require(factor > 0, "model.learning_rates.factor must be positive", factor)
         until = self.learning_rates.position_until
         _require(0 < until <= 1, "model.learning_rates.position_until must be a share 0..1", until)
         for name in ("position_limit", "scale_limit"):

@@ -8,8 +8,8 @@ from being_rt.train.config import LearningRates
 
 # All presets have the same torso layer. It begins at a guessed depth, with guessed weights, and has far to go.
 _TORSO = LearningRates(position=5e-4, position_end=5e-6, torso_weights=0.05)
-# Adam's epsilon, in parts of what gradients of the torso usually are. One camera hardly sees how deep a Gaussian lies or
-# reaches, and not at all what is behind a head: with no epsilon both go wherever the noise of their gradients takes them.
+# Adam's epsilon, in parts of what gradients of the torso usually are. One camera hardly sees how deep a Gaussian lies,
+# and not at all what is behind a head: with no epsilon both go wherever the noise of their gradients takes them.
 _TORSO_EPSILON = 0.1
 # Metres, at the start and at the end: of the depth of the sheet that it is put on. Much of it no frame shows: at higher
 # rates that wanders, the farther the longer a run is.
@@ -17,6 +17,7 @@ _RELIEF = 2e-4, 5e-6
 # How it answers the motion, metres, and from which share of the run on. Only what its depth does not explain is an
 # answer: a sway that is learned before the sheet's depth takes its place, and other sides show a flat body.
 _RESPONSE, _RESPONSE_START = (4e-4, 2e-6), 0.25
+_GAUSSIANS = ("head.", "torso.", "network.")  # what has a rate that the factor is on
 _NOT_YET = 1e-12  # a rate of 0 would say that it is never trained
 
 
@@ -26,7 +27,8 @@ def learning_rates(rates: LearningRates, names: Iterable[str], progress: float) 
     Positions have an end of their own, as in Kerbl et al., "3D Gaussian splatting", 2023, section 5.1.
     """
     progress = min(max(progress, 0.0), 1.0)
-    return {name: _rate(rates if not name.startswith("torso.") else _TORSO, name, progress) for name in names}
+    result = {name: _rate(rates if not name.startswith("torso.") else _TORSO, name, progress) for name in names}
+    return {name: rate * (rates.factor if name.startswith(_GAUSSIANS) else 1.0) for name, rate in result.items()}
 
 
 def epsilon_shares(names: Iterable[str]) -> dict[str, float]:
