@@ -224,8 +224,7 @@ def test_a_step_between_forward_and_backward_is_noticed() -> None:
 
 
 def check_raised_epsilons(device: str, dtype: torch.dtype) -> None:
-    """One number has a thousandth of the gradients of the other, and hardly moves, or as far where epsilon is
-    left alone."""
+    """One number has a thousandth of the other's gradients: it hardly moves, or as far as that one without an epsilon."""
     gradient = torch.tensor([1.0, 1e-3], device=device, dtype=dtype)
     parameters = {name: torch.zeros(2, device=device, dtype=dtype).requires_grad_() for name in ("raised", "left")}
     optimizer = FusedAdam(parameters, 0.1, eps=1e-15)
@@ -261,7 +260,8 @@ def test_epsilons_belong_to_the_state() -> None:
     resumed = FusedAdam(make(torch.float32), RATES)
     resumed.load_state_dict(optimizer.state_dict())
     assert torch.equal(resumed.epsilons, optimizer.epsilons)
-    assert all((resumed.epsilons > 1e-8).tolist()[i] for i, tensor in enumerate(parameters.values()) if tensor.numel())
+    for epsilon, tensor in zip(resumed.epsilons.tolist(), parameters.values(), strict=True):
+        assert epsilon > 1e-8 or not tensor.numel()
 
 
 @pytest.mark.gpu
