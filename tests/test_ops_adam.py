@@ -224,7 +224,7 @@ def test_a_step_between_forward_and_backward_is_noticed() -> None:
 
 
 def check_raised_epsilons(device: str, dtype: torch.dtype) -> None:
-    """One number has a thousandth of the other's gradients: it hardly moves, or as far as that one without an epsilon."""
+    """One number has a thousandth of the other's gradients: it hardly moves, or as far without an epsilon."""
     gradient = torch.tensor([1.0, 1e-3], device=device, dtype=dtype)
     parameters = {name: torch.zeros(2, device=device, dtype=dtype).requires_grad_() for name in ("raised", "left")}
     optimizer = FusedAdam(parameters, 0.1, eps=1e-15)
