@@ -260,9 +260,6 @@ class Clone:
         return light(self.config)
 
 
-LIGHT_FACTOR = 3.0  # on learning rates: 1,500 steps have as far to go as 20,000
-
-
 def light(config: TrainConfig) -> TrainConfig:
     """A configuration for a CPU: two fifths of the Gaussians, fewer steps of one frame, at higher learning rates."""
     model = config.model
@@ -274,7 +271,7 @@ def light(config: TrainConfig) -> TrainConfig:
             hair_gaussians=2 * model.hair_gaussians // 5,
             mouth_gaussians=2 * model.mouth_gaussians // 5,
             torso_gaussians=2 * model.torso_gaussians // 5,
-            learning_rates=replace(model.learning_rates, factor=LIGHT_FACTOR),
+            learning_rates=replace(model.learning_rates, factor=3.0),
         ),
         schedule=replace(config.schedule, steps=1_500, batch=1, evaluate_interval=500),
     )

@@ -71,6 +71,7 @@ class FusedAdam:
                 raise InvalidParameterError(f"FusedAdam: betas must be at least 0 and below 1, got {beta}")
         if not eps >= 0:
             raise InvalidParameterError(f"FusedAdam: eps must not be negative, got {eps}")
+        self._place = {name: i for i, name in enumerate(self.parameters)}  # in learning_rates and epsilons
         self._first_forgetting = 1 - betas[0]
         self._second_forgetting = {name: 1 - second_betas.get(name, betas[1]) for name in self.parameters}
 
@@ -96,17 +97,13 @@ class FusedAdam:
         Raises:
             InvalidParameterError: an unknown name, or a rate that is negative or not finite.
         """
-        self._check_names("learning_rates", learning_rates)
-        for name, rate in learning_rates.items():
-            if not 0 <= rate < float("inf"):
-                raise InvalidParameterError(f"FusedAdam: the learning rate of {name} must be 0 or more, got {rate}")
+        self._check_numbers("learning_rates", "learning rate", learning_rates)
         if learning_rates.keys() == self.parameters.keys():
             rates = [learning_rates[name] for name in self.parameters]
             self.learning_rates.copy_(torch.tensor(rates, dtype=torch.float32))
         else:
-            for i, name in enumerate(self.parameters):
-                if name in learning_rates:
-                    self.learning_rates[i] = learning_rates[name]
+            for name, rate in learning_rates.items():
+                self.learning_rates[self._place[name]] = rate
 
     def raise_epsilons(self, shares: Mapping[str, float]) -> None:
         """Make the epsilon of tensors a share of the root of their second moments as these are now, on average.
@@ -122,18 +119,15 @@ class FusedAdam:
         Raises:
             InvalidParameterError: an unknown name, or a share that is negative or not finite.
         """
-        self._check_names("raise_epsilons", shares)
+        self._check_numbers("raise_epsilons", "share", shares)
         for name, share in shares.items():
-            if not 0 <= share < float("inf"):
-                raise InvalidParameterError(f"FusedAdam: the share of {name} must be 0 or more, got {share}")
-        for i, name in enumerate(self.parameters):
-            if not shares.get(name) or not self._second[name].numel():
+            if not share or not self._second[name].numel():
                 continue
             # Adam's bias correction of the second moment; 0 before the first step.
             remembered = -torch.expm1(self.steps * math.log1p(-self._second_forgetting[name]))
             usual = self._second[name].sqrt().mean() / remembered.sqrt()
-            raised = torch.where(usual > 0, shares[name] * usual, self.epsilons[i])
-            self.epsilons[i : i + 1].copy_(raised)
+            epsilon = self.epsilons[self._place[name]]
+            epsilon.copy_(torch.where(usual > 0, share * usual, epsilon)[0])
 
     def step(self, skip: Tensor | None = None) -> None:
         """Step every tensor that has a gradient.
@@ -174,10 +168,9 @@ class FusedAdam:
     def _step(self, names: list[str], skip: Tensor | None, early: bool = False, last: bool = False) -> None:
         """Step tensors that have gradients. ``last``: the step is over even where there are none."""
         rows = np.zeros(len(names), ROW)
-        order = {name: rate for rate, name in enumerate(self.parameters)}
         count = 0
         for name in names:
-            tensor, rate = self.parameters[name], order[name]
+            tensor, rate = self.parameters[name], self._place[name]
             gradient = tensor.grad
             if gradient is None or tensor.numel() == 0:
                 continue
@@ -270,6 +263,12 @@ class FusedAdam:
                 )
             if not tensor.is_contiguous() or not tensor.is_leaf:
                 raise InvalidParameterError(f"FusedAdam: {name} must be a contiguous leaf tensor")
+
+    def _check_numbers(self, what: str, kind: str, numbers: Mapping[str, float]) -> None:
+        self._check_names(what, numbers)
+        for name, number in numbers.items():
+            if not 0 <= number < float("inf"):
+                raise InvalidParameterError(f"FusedAdam: the {kind} of {name} must be 0 or more, got {number}")
 
     def _check_names(self, what: str, names: Mapping[str, float]) -> None:
         unknown = sorted(names.keys() - self.parameters.keys())

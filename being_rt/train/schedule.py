@@ -17,7 +17,7 @@ _RELIEF = 2e-4, 5e-6
 # How it answers the motion, metres, and from which share of the run on. Only what its depth does not explain is an
 # answer: a sway that is learned before the sheet's depth takes its place, and other sides show a flat body.
 _RESPONSE, _RESPONSE_START = (4e-4, 2e-6), 0.25
-_GAUSSIANS = ("head.", "torso.", "network.")  # what has a rate that the factor is on
+_FACTORED = ("head.", "torso.", "network.")  # what has a rate that the factor is on
 _NOT_YET = 1e-12  # a rate of 0 would say that it is never trained
 
 
@@ -27,8 +27,11 @@ def learning_rates(rates: LearningRates, names: Iterable[str], progress: float) 
     Positions have an end of their own, as in Kerbl et al., "3D Gaussian splatting", 2023, section 5.1.
     """
     progress = min(max(progress, 0.0), 1.0)
-    result = {name: _rate(rates if not name.startswith("torso.") else _TORSO, name, progress) for name in names}
-    return {name: rate * (rates.factor if name.startswith(_GAUSSIANS) else 1.0) for name, rate in result.items()}
+    result = {}
+    for name in names:
+        rate = _rate(_TORSO if name.startswith("torso.") else rates, name, progress)
+        result[name] = rate * rates.factor if name.startswith(_FACTORED) else rate
+    return result
 
 
 def epsilon_shares(names: Iterable[str]) -> dict[str, float]:
