@@ -61,6 +61,8 @@ CASES = {
     "Huber": dict(l1=1.0, dssim=0.3, alpha=0.0, huber=0.1),
     "no SSIM": dict(l1=1.0, dssim=0.0, alpha=0.3),
     "no SSIM, Huber": dict(l1=1.0, dssim=0.0, alpha=0.3, huber=0.2),
+    "tolerance": dict(l1=0.8, dssim=0.2, alpha=0.5, tolerance=0.3),
+    "no SSIM, tolerance": dict(l1=1.0, dssim=0.0, alpha=0.5, tolerance=0.02),
     "SSIM alone": dict(l1=0.0, dssim=1.0, alpha=0.0),
 }
 
@@ -311,7 +313,7 @@ def test_a_captured_loss_is_replayed(dssim: float) -> None:
 def test_registration(options: dict[str, float]) -> None:
     scene = make_scene((1, 5, 6))
     picture = scene.picture.requires_grad_()
-    arguments = (*options.values(), 0.0, options["dssim"] > 0)
+    arguments = (*options.values(), 0.0, 0.1, options["dssim"] > 0)
     for weight in (scene.weight, None):
         torch.library.opcheck(
             torch.ops.being_rt.photometric_loss.default, (picture, scene.target, scene.background, weight, *arguments)
@@ -335,6 +337,7 @@ def test_registration(options: dict[str, float]) -> None:
         (dict(dssim=math.nan), "dssim must be 0 or more"),
         (dict(alpha=math.inf), "alpha must be 0 or more"),
         (dict(huber=-0.1), "huber must be 0 or more"),
+        (dict(tolerance=-0.1), "tolerance must be 0 or more"),
     ],
 )
 def test_bad_input(change: dict[str, Any], message: str) -> None:

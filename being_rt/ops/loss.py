@@ -25,14 +25,15 @@ def photometric_loss(
     dssim: float = 0.2,
     alpha: float = 0.0,
     huber: float | None = None,
+    tolerance: float = 0.0,
 ) -> Tensor:
     """How far pictures are from what was seen: ``l1 * L1 + dssim * D + alpha * A``, and the three terms on their own.
 
     The target is seen over the background that the picture was drawn on, ``a rgb + (1 - a) background``. L1 is the mean
     over pixels and channels of the weighted absolute difference; D that of the weighted ``1 - SSIM`` (Wang et al. 2004,
     equation 13: 11 x 11 Gaussian window of 1.5 px, pictures go on as zeros), as in Kerbl et al. 2023, equation 7; A the
-    mean over pixels of the absolute difference in coverage, not weighted. Means are over all pixels, whatever they
-    weigh. The readable twin is :func:`being_rt.reference.photometric_loss`.
+    mean over pixels of the absolute difference in coverage beyond ``tolerance``, not weighted. Means are over all
+    pixels, whatever they weigh. The readable twin is :func:`being_rt.reference.photometric_loss`.
 
     All four results are differentiable, by the picture alone. The gradient where a difference is exactly 0 is 0. On
     CUDA two of the three derivatives of SSIM pass through half floats: gradients differ by about a thousandth.
@@ -47,6 +48,7 @@ def photometric_loss(
         alpha: factor of A, 0 or more.
         huber: the difference below which L1 is quadratic, ``x^2 / 2``, and from where on it is
             ``huber (|x| - huber / 2)``; None or 0: ``|x|``.
+        tolerance: the difference in coverage that costs nothing, 0 or more.
 
     Returns:
         [4]: the total, L1, D, A.
@@ -67,11 +69,11 @@ def photometric_loss(
     if picture.numel() == 0:
         raise InvalidParameterError(f"photometric_loss: there are no pixels in a picture of {list(picture.shape)}")
     huber = huber or 0.0
-    for name, value in {"l1": l1, "dssim": dssim, "alpha": alpha, "huber": huber}.items():
+    for name, value in {"l1": l1, "dssim": dssim, "alpha": alpha, "huber": huber, "tolerance": tolerance}.items():
         if not 0 <= value < float("inf"):
             raise InvalidParameterError(f"photometric_loss: {name} must be 0 or more, got {value}")
     keep = dssim > 0 and picture.requires_grad and torch.is_grad_enabled()
-    losses: Tensor = _loss(picture, target, background, weight, l1, dssim, alpha, huber, keep)[0]
+    losses: Tensor = _loss(picture, target, background, weight, l1, dssim, alpha, huber, tolerance, keep)[0]
     return losses
 
 
@@ -103,13 +105,14 @@ def _loss(
     dssim: float,
     alpha: float,
     huber: float,
+    tolerance: float,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
     losses, kept = picture.new_empty(4), picture.new_empty(_kept_shape(picture, keep))
     call(
         "loss",
         picture,
-        **_arguments(picture, target, background, weight, l1, dssim, alpha, huber),
+        **_arguments(picture, target, background, weight, l1, dssim, alpha, huber, tolerance),
         kept=kept if keep else None,
         partial=picture.new_empty(_tiles(picture), 3),
         losses=losses,
@@ -131,12 +134,13 @@ def _loss_backward(
     dssim: float,
     alpha: float,
     huber: float,
+    tolerance: float,
 ) -> Tensor:
     by_picture = torch.empty_like(picture)
     call(
         "loss_backward",
         picture,
-        **_arguments(picture, target, background, weight, l1, dssim, alpha, huber),
+        **_arguments(picture, target, background, weight, l1, dssim, alpha, huber, tolerance),
         kept=kept if dssim > 0 else None,
         partial=None,
         losses=None,
@@ -155,6 +159,7 @@ def _arguments(
     dssim: float,
     alpha: float,
     huber: float,
+    tolerance: float,
 ) -> dict[str, Tensor | float | None]:
     pictures, height, width, _ = picture.shape
     return {
@@ -163,7 +168,7 @@ def _arguments(
         **background_arguments(background),
         "weight": weight,
         **{"pictures": pictures, "height": height, "width": width},
-        **{"l1": l1, "dssim": dssim, "alpha": alpha, "huber": huber},
+        **{"l1": l1, "dssim": dssim, "alpha": alpha, "huber": huber, "tolerance": tolerance},
     }
 
 
@@ -177,6 +182,7 @@ def _(
     dssim: float,
     alpha: float,
     huber: float,
+    tolerance: float,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
     return picture.new_empty(4), picture.new_empty(_kept_shape(picture, keep))
@@ -194,6 +200,7 @@ def _(
     dssim: float,
     alpha: float,
     huber: float,
+    tolerance: float,
 ) -> Tensor:
     return torch.empty_like(picture)
 
@@ -212,9 +219,9 @@ def _setup_context(ctx: FunctionCtx, inputs: tuple[Any, ...], output: tuple[Tens
 
 def _differentiate(ctx: FunctionCtx, gradient: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     if gradient is None:
-        return (None,) * 9
+        return (None,) * 10
     by_picture = _loss_backward(gradient, *ctx.saved_tensors, *ctx.factors)  # type: ignore[attr-defined]
-    return (by_picture, *[None] * 8)
+    return (by_picture, *[None] * 9)
 
 
 _loss.register_autograd(_differentiate, setup_context=_setup_context)

@@ -322,6 +322,7 @@ class Stepper:
             dssim=self._loss.dssim * self._weights.factor,
             alpha=self._loss.alpha if self.feed.has_masks else 0.0,
             huber=self._loss.huber or None,
+            tolerance=self._loss.alpha_tolerance,
         )
         terms = self.model.regularisation(layers) | self.tracks.terms(sequence)
         with repeatable():

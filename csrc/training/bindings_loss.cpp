@@ -21,6 +21,7 @@ LossStage<Real> loss_stage(const Arguments& arguments) {
     stage.alpha = Real(arguments.number("alpha"));
     stage.ssim = arguments.number("dssim") > 0;
     stage.huber = Real(arguments.number("huber"));
+    stage.tolerance = Real(arguments.number("tolerance"));
     stage.kept = arguments.pointer<Real>("kept");
     stage.partial = arguments.pointer<Real>("partial");
     stage.losses = arguments.pointer<Real>("losses");
