@@ -96,6 +96,16 @@ def test_backgrounds_are_broadcast(background: tuple[int, ...]) -> None:
     assert torch.equal(gradient, expected_gradient)
 
 
+def test_a_little_coverage_may_be_missing_but_none_too_much() -> None:
+    scene = make_scene((1, 1, 4))
+    scene.target[..., 3] = 255
+    scene.target[..., 3:, 3] = 0
+    scene.picture[..., 3] = torch.tensor([0.95, 0.85, 1.0, 0.05])
+    losses, gradient = run(photometric_loss, scene, l1=0.0, dssim=0.0, alpha=1.0, tolerance=0.1)
+    torch.testing.assert_close(losses[3].item(), (0.05 + 0.05) / 4)
+    torch.testing.assert_close(gradient[0, 0, :, 3], torch.tensor([0.0, -0.25, 0.0, 0.25], dtype=torch.float64))
+
+
 def test_weight_is_what_a_pixel_counts() -> None:
     scene = make_scene((1, 6, 7))
     for options in (CASES["all terms"], CASES["no SSIM"]):

@@ -42,15 +42,15 @@ BEING_HD inline Real robust_slope(Real x, Real huber) {
     return huber <= Real(0) ? sign(x) : clamp(x, -huber, huber);
 }
 
-// How far |x| is beyond what is tolerated.
+// What a difference x in coverage costs: all that is too much, and what is missing beyond the tolerance.
 template <class Real>
-BEING_HD inline Real excess(Real x, Real tolerance) {
-    return std::fmax(std::fabs(x) - tolerance, Real(0));
+BEING_HD inline Real coverage_cost(Real x, Real tolerance) {
+    return std::fmax(x, std::fmax(-tolerance - x, Real(0)));
 }
 
 template <class Real>
-BEING_HD inline Real excess_slope(Real x, Real tolerance) {
-    return std::fabs(x) > tolerance ? sign(x) : Real(0);
+BEING_HD inline Real coverage_slope(Real x, Real tolerance) {
+    return Real((x > Real(0)) - (x < -tolerance));
 }
 
 }  // namespace being
