@@ -951,8 +951,8 @@ def photometric_loss(
     """How far pictures are from what was seen: ``l1 * L1 + dssim * D + alpha * A`` and the three terms, [4].
 
     L1 is the mean over pixels and channels of :func:`difference` times the pixel's weight, D that of
-    ``1 - SSIM`` (Kerbl et al. 2023, equation 7), A the mean over pixels of the coverage that is too much, or missing
-    beyond ``tolerance``.
+    ``1 - SSIM`` (Kerbl et al. 2023, equation 7), A the mean over pixels of the absolute difference in coverage, beyond
+    ``tolerance`` times the coverage seen.
 
     Args:
         picture: [B, H, W, 4] colour over the background, and alpha.
@@ -963,7 +963,7 @@ def photometric_loss(
         dssim: factor; 0 leaves SSIM out, and D is 0.
         alpha: factor.
         huber: see :func:`difference`.
-        tolerance: coverage that may be missing.
+        tolerance: difference in coverage that costs nothing, in parts of the coverage seen.
     """
     colour, coverage = target.to(picture.dtype).div(255).split([3, 1], dim=-1)
     seen = coverage * colour + (1 - coverage) * background
@@ -971,8 +971,7 @@ def photometric_loss(
     importance = importance.to(picture.dtype)[..., None]
     l1_term = (importance * difference(picture[..., :3], seen, huber)).mean()
     dssim_term = (importance * (1 - ssim(picture[..., :3], seen))).mean() if dssim else torch.zeros_like(l1_term)
-    surplus = picture[..., 3:] - coverage
-    alpha_term = (surplus.relu() + (-tolerance - surplus).relu()).mean()
+    alpha_term = ((picture[..., 3:] - coverage).abs() - tolerance * coverage).relu().mean()
     return torch.stack([l1 * l1_term + dssim * dssim_term + alpha * alpha_term, l1_term, dssim_term, alpha_term])
 
 

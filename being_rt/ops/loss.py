@@ -32,8 +32,8 @@ def photometric_loss(
     The target is seen over the background that the picture was drawn on, ``a rgb + (1 - a) background``. L1 is the mean
     over pixels and channels of the weighted absolute difference; D that of the weighted ``1 - SSIM`` (Wang et al. 2004,
     equation 13: 11 x 11 Gaussian window of 1.5 px, pictures go on as zeros), as in Kerbl et al. 2023, equation 7; A the
-    mean over pixels of the difference in coverage, not weighted: of all that is too much, and of what is missing beyond
-    ``tolerance``. Means are over all pixels, whatever they weigh. The readable twin is :func:`being_rt.reference.photometric_loss`.
+    mean over pixels of the absolute difference in coverage, beyond ``tolerance`` times the coverage seen, not weighted.
+    Means are over all pixels, whatever they weigh. The readable twin is :func:`being_rt.reference.photometric_loss`.
 
     All four results are differentiable, by the picture alone. The gradient where a difference is exactly 0 is 0. On
     CUDA two of the three derivatives of SSIM pass through half floats: gradients differ by about a thousandth.
@@ -48,7 +48,7 @@ def photometric_loss(
         alpha: factor of A, 0 or more.
         huber: the difference below which L1 is quadratic, ``x^2 / 2``, and from where on it is
             ``huber (|x| - huber / 2)``; None or 0: ``|x|``.
-        tolerance: the coverage that may be missing, 0 or more.
+        tolerance: the difference in coverage that costs nothing, in parts of the coverage seen, 0 or more.
 
     Returns:
         [4]: the total, L1, D, A.

@@ -175,9 +175,9 @@ class LossConfig:
     dssim: float = 0.2
     alpha: float = 1.0
     """Coverage against the mask, where the dataset has masks."""
-    alpha_tolerance: float = 0.004
-    """Coverage that may be missing, a step of a mask of 8 bits. Without it what is opaque enough is drawn towards the camera and grows,
-    a little in every step and always in that direction: from other sides a body is too wide."""
+    alpha_tolerance: float = 0.02
+    """The difference in coverage that costs nothing, in parts of what the mask says. Without it what is opaque is drawn
+    towards the camera and grows, a little in every step and always that way: from other sides a body comes apart."""
     huber: float = 0.0
     """Below this difference the L1 term is quadratic; 0: plain L1."""
     mouth: float = 4.0

@@ -126,7 +126,7 @@ LossSums<Real> sums_of_tile(const LossStage<Real>& s, const Tile& tile) {
             sums.l1 += s.weight_of(pixel) *
                        (robust(p[0] - target.colour.x, s.huber) + robust(p[1] - target.colour.y, s.huber) +
                         robust(p[2] - target.colour.z, s.huber));
-            sums.alpha += coverage_cost(p[3] - target.alpha, s.tolerance);
+            sums.alpha += coverage_cost(p[3], target.alpha, s.tolerance);
         }
     if (s.ssim) sums.dssim = dssim_of_tile(s, tile);
     return sums;
@@ -174,7 +174,7 @@ void differentiate_tile(const LossStage<Real>& s, const Tile& tile) {
                 const Narrow<Real>* blurred = memory->blurred[c];
                 out[c] -= scale.dssim * (blurred[0][y][x] + 2 * p[c] * blurred[1][y][x] + colour[c] * blurred[2][y][x]);
             }
-            out[3] = scale.alpha * coverage_slope(p[3] - target.alpha, s.tolerance);
+            out[3] = scale.alpha * coverage_slope(p[3], target.alpha, s.tolerance);
         }
 }
 

@@ -42,15 +42,16 @@ BEING_HD inline Real robust_slope(Real x, Real huber) {
     return huber <= Real(0) ? sign(x) : clamp(x, -huber, huber);
 }
 
-// What a difference x in coverage costs: all that is too much, and what is missing beyond the tolerance.
+// What it costs that a pixel's coverage is not the one seen: the difference, but for a share of the one seen.
 template <class Real>
-BEING_HD inline Real coverage_cost(Real x, Real tolerance) {
-    return std::fmax(x, std::fmax(-tolerance - x, Real(0)));
+BEING_HD inline Real coverage_cost(Real coverage, Real seen, Real tolerance) {
+    return std::fmax(std::fabs(coverage - seen) - tolerance * seen, Real(0));
 }
 
 template <class Real>
-BEING_HD inline Real coverage_slope(Real x, Real tolerance) {
-    return Real((x > Real(0)) - (x < -tolerance));
+BEING_HD inline Real coverage_slope(Real coverage, Real seen, Real tolerance) {
+    const Real difference = coverage - seen;
+    return std::fabs(difference) > tolerance * seen ? sign(difference) : Real(0);
 }
 
 }  // namespace being

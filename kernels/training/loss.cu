@@ -70,7 +70,7 @@ __device__ void add_pixel(const LossStage<float>& s, float weight, const float4&
                           LossSums<float>& sums) {
     sums.l1 += weight * (robust(p.x - target.colour.x, s.huber) + robust(p.y - target.colour.y, s.huber) +
                          robust(p.z - target.colour.z, s.huber));
-    sums.alpha += coverage_cost(p.w - target.alpha, s.tolerance);
+    sums.alpha += coverage_cost(p.w, target.alpha, s.tolerance);
 }
 
 // The gradient without SSIM's share.
@@ -78,7 +78,7 @@ __device__ float4 pixel_gradient(const LossStage<float>& s, const LossSums<float
                                  const TargetPixel<float>& target) {
     const float l1 = scale.l1 * weight;
     return {l1 * robust_slope(p.x - target.colour.x, s.huber), l1 * robust_slope(p.y - target.colour.y, s.huber),
-            l1 * robust_slope(p.z - target.colour.z, s.huber), scale.alpha * coverage_slope(p.w - target.alpha, s.tolerance)};
+            l1 * robust_slope(p.z - target.colour.z, s.huber), scale.alpha * coverage_slope(p.w, target.alpha, s.tolerance)};
 }
 
 // SSIM's window over neighbours.

@@ -29,7 +29,7 @@ struct LossStage {
     Real l1, dssim, alpha;  // factors of the terms in the total
     bool ssim;              // whether D-SSIM is computed
     Real huber;             // 0: absolute differences
-    Real tolerance;         // coverage that may be missing
+    Real tolerance;         // of coverage, in parts of the coverage seen
     Real* kept;     // [B][3][H][W][kSsimKept] with SSIM: out of forward, or null; in of backward; CUDA: see above
     Real* partial;  // [tiles of all pictures][3] scratch of forward
     Real* losses;   // [4] out of forward: total, L1, D-SSIM, alpha
