@@ -14,6 +14,7 @@ from torch.nn.functional import linear
 from being_rt import _C
 from being_rt.errors import InvalidParameterError
 from being_rt.ops.native import call, check, check_float
+from being_rt.ops.operators import gradient_operator, operator
 
 if TYPE_CHECKING:
     from being_rt.avatar.avatar import AnchorLatentNetwork
@@ -145,9 +146,7 @@ def _sizes(network: AnchorNetwork) -> dict[str, int]:
     }
 
 
-@torch.library.custom_op(
-    "being_rt::anchor_latents", mutates_args=(), schema=f"({_INPUTS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
-)
+@operator("anchor_latents", schema=f"({_INPUTS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)")
 def _forward(*inputs: Tensor) -> tuple[Tensor, ...]:
     """Latents, and what is kept."""
     condition, network = inputs[0], AnchorNetwork(*inputs[1:])
@@ -179,10 +178,8 @@ def _outputs(condition: Tensor, network: AnchorNetwork) -> tuple[Tensor, ...]:
     )
 
 
-@torch.library.custom_op(
-    "being_rt::anchor_latents_backward",
-    mutates_args=(),
-    schema=f"(Tensor d_latent, {_INPUTS}, Tensor[] kept, bool[] wanted) -> Tensor[]",
+@gradient_operator(
+    "anchor_latents_backward", schema=f"(Tensor d_latent, {_INPUTS}, Tensor[] kept, bool[] wanted) -> Tensor[]"
 )
 def _backward(d_latent: Tensor, *rest: Any) -> list[Tensor]:
     """Gradients of the inputs, empty where they are not wanted."""

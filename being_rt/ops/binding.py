@@ -18,6 +18,7 @@ from torch.autograd.function import FunctionCtx
 from being_rt import _C
 from being_rt.errors import InvalidParameterError
 from being_rt.ops.native import call, check, check_float
+from being_rt.ops.operators import gradient_operator, operator
 
 BOUND_FLOATS = 16
 OFFSET_FLOATS = 13
@@ -221,7 +222,7 @@ def _check_gaussians(
 # ------------------------------------------------------------------------------------------------ the registered ops
 
 
-@torch.library.custom_op("being_rt::bind_head", mutates_args=())
+@operator("bind_head")
 def _bind_head(
     position: Tensor,
     rotation: Tensor,
@@ -246,7 +247,7 @@ def _bind_head(
     return bound
 
 
-@torch.library.custom_op("being_rt::bind_torso", mutates_args=())
+@operator("bind_torso")
 def _bind_torso(
     position: Tensor,
     rotation: Tensor,
@@ -268,7 +269,7 @@ def _bind_torso(
 # body. Of what is not needed, an empty tensor is returned.
 
 
-@torch.library.custom_op("being_rt::bind_head_backward", mutates_args=())
+@gradient_operator("bind_head_backward")
 def _bind_head_backward(
     gradient: Tensor,
     position: Tensor,
@@ -312,7 +313,7 @@ def _bind_head_backward(
     return results
 
 
-@torch.library.custom_op("being_rt::bind_torso_backward", mutates_args=())
+@gradient_operator("bind_torso_backward")
 def _bind_torso_backward(
     gradient: Tensor,
     position: Tensor,

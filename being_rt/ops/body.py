@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from being_rt import _C
 from being_rt.ops.native import call, check, check_float
+from being_rt.ops.operators import gradient_operator, operator
 
 MOTIONS: int = _C.operations.motions  # that a body answers: 3 of the translation, 3 of the global joint, 3 of the neck
 
@@ -70,7 +70,7 @@ def body_frames(
     return body
 
 
-@torch.library.custom_op("being_rt::body_frames", mutates_args=())
+@operator("body_frames")
 def _body(
     translation: Tensor,
     axis_angles: Tensor,
@@ -92,7 +92,7 @@ def _(translation: Tensor, *rest: Tensor) -> Tensor:
     return translation.new_empty(translation.shape[0], 3, 3, 4)
 
 
-@torch.library.custom_op("being_rt::body_frames_backward", mutates_args=())
+@gradient_operator("body_frames_backward")
 def _body_backward(
     d_body: Tensor,
     translation: Tensor,

@@ -8,6 +8,7 @@ from torch.autograd.function import FunctionCtx
 
 from being_rt.errors import InvalidParameterError
 from being_rt.ops.native import call, check, check_float
+from being_rt.ops.operators import gradient_operator, operator
 from being_rt.ops.pictures import background_arguments, check_background, whole_vectors
 
 SUMS = 5  # red, green, blue (premultiplied), alpha, weighted depth
@@ -68,14 +69,14 @@ def over(layer: Tensor, background: Tensor) -> Tensor:
 # ---------------------------------------------------------------- operators
 
 
-@torch.library.custom_op("being_rt::composite", mutates_args=())
+@operator("composite")
 def _composite(head: Tensor, torso: Tensor, softness: float, background: Tensor) -> Tensor:
     picture = head.new_empty(*head.shape[:3], 4)
     _run("composite", head, torso, softness, background, picture=picture)
     return picture
 
 
-@torch.library.custom_op("being_rt::composite_backward", mutates_args=())
+@gradient_operator("composite_backward")
 def _composite_backward(
     head: Tensor, torso: Tensor, softness: float, background: Tensor, gradient: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -94,14 +95,14 @@ def _composite_backward(
     return by_head, by_torso
 
 
-@torch.library.custom_op("being_rt::over", mutates_args=())
+@operator("over")
 def _over(layer: Tensor, background: Tensor) -> Tensor:
     picture = layer.new_empty(*layer.shape[:3], 4)
     _run("composite", layer, None, 1.0, background, picture=picture)
     return picture
 
 
-@torch.library.custom_op("being_rt::over_backward", mutates_args=())
+@gradient_operator("over_backward")
 def _over_backward(layer: Tensor, background: Tensor, gradient: Tensor) -> Tensor:
     by_layer = torch.empty_like(layer)
     gradient = whole_vectors(gradient.contiguous())

@@ -10,6 +10,7 @@ from torch import Tensor
 from being_rt import _C
 from being_rt.errors import InvalidParameterError
 from being_rt.ops.native import call, check, check_float
+from being_rt.ops.operators import gradient_operator, operator
 
 
 class GaussianCosts(NamedTuple):
@@ -110,7 +111,7 @@ _TENSORS: dict[str, tuple[int, ...]] = {
 }
 
 
-@torch.library.custom_op("being_rt::gaussian_costs", mutates_args=())
+@operator("gaussian_costs")
 def _costs(
     position: Tensor | None,
     home: Tensor | None,
@@ -145,7 +146,7 @@ def _(
     return like.new_empty(()), like.new_empty(()), like.new_empty(())
 
 
-@torch.library.custom_op("being_rt::gaussian_costs_backward", mutates_args=())
+@gradient_operator("gaussian_costs_backward")
 def _costs_backward(
     d_position_cost: Tensor | None,
     d_scale_cost: Tensor | None,

@@ -11,6 +11,7 @@ from torch.autograd.function import FunctionCtx
 from being_rt import _C
 from being_rt.errors import InvalidParameterError
 from being_rt.ops.native import call, check, check_float
+from being_rt.ops.operators import gradient_operator, operator
 from being_rt.ops.pictures import background_arguments, check_background, whole_vectors
 
 TILE = _C.operations.loss_tile
@@ -95,7 +96,7 @@ def _tiles(picture: Tensor) -> int:
     return pictures * -(-height // TILE) * -(-width // TILE)
 
 
-@torch.library.custom_op("being_rt::photometric_loss", mutates_args=())
+@operator("photometric_loss")
 def _loss(
     picture: Tensor,
     target: Tensor,
@@ -122,7 +123,7 @@ def _loss(
     return losses, kept
 
 
-@torch.library.custom_op("being_rt::photometric_loss_backward", mutates_args=())
+@gradient_operator("photometric_loss_backward")
 def _loss_backward(
     gradient: Tensor,
     kept: Tensor,

@@ -17,6 +17,7 @@ from torch.nn.functional import linear, pad
 from being_rt import _C
 from being_rt.errors import InvalidParameterError
 from being_rt.ops.native import call, check, check_float
+from being_rt.ops.operators import gradient_operator, operator
 
 CHANNELS, NEAREST = 13, 4  # NEAREST: anchors of a Gaussian
 # On CUDA the entries of an anchor are summed in slices of about so many: short enough that all multiprocessors work
@@ -236,7 +237,7 @@ def _sorted_entries(anchor_index: Tensor, anchors: int) -> tuple[Tensor, Tensor]
     return entries.to(torch.int32), torch.searchsorted(ordered, every, out_int32=True)
 
 
-@torch.library.custom_op("being_rt::blend_offsets", mutates_args=())
+@operator("blend_offsets")
 def _forward(
     latent: Tensor,
     anchor_index: Tensor,
@@ -289,7 +290,7 @@ def _outputs(latent: Tensor, basis: Tensor, penalty: Tensor | None) -> tuple[Ten
     return latent.new_empty(latent.shape[0], basis.shape[0], CHANNELS), cost
 
 
-@torch.library.custom_op("being_rt::blend_offsets_backward", mutates_args=())
+@gradient_operator("blend_offsets_backward")
 def _backward(
     d_offsets: Tensor | None,
     d_cost: Tensor | None,

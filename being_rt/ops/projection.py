@@ -12,6 +12,7 @@ from being_rt import _C
 from being_rt.errors import InvalidParameterError
 from being_rt.ops.binding import BOUND_FLOATS
 from being_rt.ops.native import call, check, check_float
+from being_rt.ops.operators import gradient_operator, operator
 from being_rt.ops.rasterization import SPLAT_FLOATS
 
 INTRINSIC_FLOATS = 6
@@ -65,14 +66,14 @@ def project(
     return splats
 
 
-@torch.library.custom_op("being_rt::project", mutates_args=())
+@operator("project")
 def _project(bound: Tensor, facing: Tensor, world_to_camera: Tensor, intrinsics: Tensor, antialiased: bool) -> Tensor:
     splats = bound.new_empty(*bound.shape[:2], SPLAT_FLOATS)
     _run("project", bound, facing, world_to_camera, intrinsics, antialiased, splats=splats)
     return splats
 
 
-@torch.library.custom_op("being_rt::project_backward", mutates_args=())
+@gradient_operator("project_backward")
 def _project_backward(
     gradient: Tensor,
     bound: Tensor,

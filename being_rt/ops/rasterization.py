@@ -11,6 +11,7 @@ from torch.autograd.function import FunctionCtx
 from being_rt import _C
 from being_rt.errors import InvalidParameterError
 from being_rt.ops.native import call, check_float
+from being_rt.ops.operators import gradient_operator, operator
 
 SPLAT_FLOATS = 12
 SUM_FLOATS = 5
@@ -122,7 +123,7 @@ Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 KEPT = ("status", "splat_slots", "block_slots", "tile_begin", "tile_cursor", "entries")
 
 
-@torch.library.custom_op("being_rt::rasterize", mutates_args=())
+@operator("rasterize")
 def _rasterize(splats: Tensor, width: int, height: int, stop: float, capacity: int) -> Outputs:
     sums = splats.new_empty(splats.shape[0], height, width, SUM_FLOATS)
     kept = _scratch(splats, width, height)
@@ -163,7 +164,7 @@ def _scratch(splats: Tensor, width: int, height: int) -> dict[str, Tensor]:
     }
 
 
-@torch.library.custom_op("being_rt::rasterize_backward", mutates_args=())
+@gradient_operator("rasterize_backward")
 def _rasterize_backward(splats: Tensor, sums: Tensor, gradient: Tensor, kept: Sequence[Tensor], stop: float) -> Tensor:
     result = torch.empty_like(splats)
     if splats.is_cuda and not splats.numel():

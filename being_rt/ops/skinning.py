@@ -14,6 +14,7 @@ from torch import Tensor
 from being_rt import _C
 from being_rt.errors import InvalidParameterError
 from being_rt.ops.native import call, check, check_float
+from being_rt.ops.operators import gradient_operator, operator
 
 if TYPE_CHECKING:
     from being_rt.flame.rig import Rig
@@ -130,7 +131,7 @@ _OPTIONAL = _DIFFERENTIABLE[4:]
 _SCHEMA = f"({', '.join(f'Tensor {name}' for name in _NAMES)}) -> (Tensor, Tensor, Tensor, Tensor)"
 
 
-@torch.library.custom_op("being_rt::skin", mutates_args=(), schema=_SCHEMA)
+@operator("skin", schema=_SCHEMA)
 def _forward(*inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Vertices, transforms, condition, and the vertices before skinning, which the backward pass needs."""
     given = dict(zip(_NAMES, inputs, strict=True))
@@ -165,7 +166,7 @@ def _outputs(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     )
 
 
-@torch.library.custom_op("being_rt::skin_backward", mutates_args=())
+@gradient_operator("skin_backward")
 def _backward(
     inputs: list[Tensor],
     outputs: list[Tensor],

@@ -13,6 +13,7 @@ from torch import Tensor
 from being_rt import _C
 from being_rt.errors import InvalidParameterError
 from being_rt.ops.native import call, check, check_float
+from being_rt.ops.operators import gradient_operator, operator
 
 Float64 = NDArray[np.float64]
 _LEAST = 1e-8  # of a matrix' largest entry: what is smaller is taken for 0
@@ -229,7 +230,7 @@ def gather_motion(values: Tensor, timestep: Tensor, widths: Sequence[int]) -> tu
 # --------------------------------------------------------------------------------------------------- corrected tracks
 
 
-@torch.library.custom_op("being_rt::correct_tracks", mutates_args=())
+@operator("correct_tracks")
 def _correct(corrections: list[Tensor], given: Tensor, shown: Tensor, slow: list[Tensor]) -> Tensor:
     values = torch.empty_like(given)
     sizes, fit, hats, *_ = _shared(corrections, given.shape, slow)
@@ -253,7 +254,7 @@ def _(corrections: list[Tensor], given: Tensor, shown: Tensor, slow: list[Tensor
     return torch.empty_like(given)
 
 
-@torch.library.custom_op("being_rt::correct_tracks_backward", mutates_args=())
+@gradient_operator("correct_tracks_backward")
 def _correct_backward(
     d_values: Tensor, corrections: list[Tensor], shown: Tensor, slow: list[Tensor], wanted: list[bool]
 ) -> list[Tensor]:
@@ -324,7 +325,7 @@ _correct.register_autograd(_differentiate_correct, setup_context=_setup_correct)
 _COST_CONSTANTS = ("given", "times", "place", "acceleration", "closeness", "smoothness")
 
 
-@torch.library.custom_op("being_rt::track_costs", mutates_args=())
+@operator("track_costs")
 def _costs(
     values: Tensor,
     given: Tensor,
@@ -353,7 +354,7 @@ def _(
     return values.new_empty(()), values.new_empty(())
 
 
-@torch.library.custom_op("being_rt::track_costs_backward", mutates_args=())
+@gradient_operator("track_costs_backward")
 def _costs_backward(
     d_closeness: Tensor | None,
     d_smoothness: Tensor | None,
@@ -437,7 +438,7 @@ _costs.register_autograd(_differentiate_costs, setup_context=_setup_costs)
 # ----------------------------------------------------------------------------------------------------------- gathering
 
 
-@torch.library.custom_op("being_rt::gather_motion", mutates_args=())
+@operator("gather_motion")
 def _gather(values: Tensor, timestep: Tensor, widths: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     parts = _parts(values, timestep, widths)
     _call_motion("motion", values, values.shape, timestep, parts, widths, values=values, d_values=None)
@@ -454,7 +455,7 @@ def _parts(values: Tensor, timestep: Tensor, widths: list[int]) -> tuple[Tensor,
     return a, b, c, d
 
 
-@torch.library.custom_op("being_rt::gather_motion_backward", mutates_args=())
+@gradient_operator("gather_motion_backward")
 def _gather_backward(
     first: Tensor | None,
     second: Tensor | None,

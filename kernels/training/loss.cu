@@ -78,7 +78,8 @@ __device__ float4 pixel_gradient(const LossStage<float>& s, const LossSums<float
                                  const TargetPixel<float>& target) {
     const float l1 = scale.l1 * weight;
     return {l1 * robust_slope(p.x - target.colour.x, s.huber), l1 * robust_slope(p.y - target.colour.y, s.huber),
-            l1 * robust_slope(p.z - target.colour.z, s.huber), scale.alpha * coverage_slope(p.w, target.alpha, s.tolerance)};
+            l1 * robust_slope(p.z - target.colour.z, s.huber),
+            scale.alpha * coverage_slope(p.w, target.alpha, s.tolerance)};
 }
 
 // SSIM's window over neighbours.
