@@ -322,7 +322,7 @@ def test_a_captured_loss_is_replayed(dssim: float) -> None:
 def test_registration(options: dict[str, float]) -> None:
     scene = make_scene((1, 5, 6))
     picture = scene.picture.requires_grad_()
-    arguments = (*options.values(), 0.0, 0.1, options["dssim"] > 0)
+    arguments = ([*options.values(), 0.0, 0.1], options["dssim"] > 0)
     for weight in (scene.weight, None):
         torch.library.opcheck(
             torch.ops.being_rt.photometric_loss.default, (picture, scene.target, scene.background, weight, *arguments)

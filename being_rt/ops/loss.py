@@ -15,6 +15,7 @@ from being_rt.ops.operators import gradient_operator, operator
 from being_rt.ops.pictures import background_arguments, check_background, whole_vectors
 
 TILE = _C.operations.loss_tile
+_FACTORS = ("l1", "dssim", "alpha", "huber", "tolerance")  # what operators take as one list
 
 
 def photometric_loss(
@@ -69,12 +70,12 @@ def photometric_loss(
         check("photometric_loss", "weight", weight, picture.shape[:3], torch.uint8)
     if picture.numel() == 0:
         raise InvalidParameterError(f"photometric_loss: there are no pixels in a picture of {list(picture.shape)}")
-    huber = huber or 0.0
-    for name, value in {"l1": l1, "dssim": dssim, "alpha": alpha, "huber": huber, "tolerance": tolerance}.items():
+    factors = [l1, dssim, alpha, huber or 0.0, tolerance]
+    for name, value in zip(_FACTORS, factors, strict=True):
         if not 0 <= value < float("inf"):
             raise InvalidParameterError(f"photometric_loss: {name} must be 0 or more, got {value}")
     keep = dssim > 0 and picture.requires_grad and torch.is_grad_enabled()
-    losses: Tensor = _loss(picture, target, background, weight, l1, dssim, alpha, huber, tolerance, keep)[0]
+    losses: Tensor = _loss(picture, target, background, weight, factors, keep)[0]
     return losses
 
 
@@ -102,18 +103,14 @@ def _loss(
     target: Tensor,
     background: Tensor,
     weight: Tensor | None,
-    l1: float,
-    dssim: float,
-    alpha: float,
-    huber: float,
-    tolerance: float,
+    factors: list[float],
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
     losses, kept = picture.new_empty(4), picture.new_empty(_kept_shape(picture, keep))
     call(
         "loss",
         picture,
-        **_arguments(picture, target, background, weight, l1, dssim, alpha, huber, tolerance),
+        **_arguments(picture, target, background, weight, factors),
         kept=kept if keep else None,
         partial=picture.new_empty(_tiles(picture), 3),
         losses=losses,
@@ -131,18 +128,14 @@ def _loss_backward(
     target: Tensor,
     background: Tensor,
     weight: Tensor | None,
-    l1: float,
-    dssim: float,
-    alpha: float,
-    huber: float,
-    tolerance: float,
+    factors: list[float],
 ) -> Tensor:
     by_picture = torch.empty_like(picture)
     call(
         "loss_backward",
         picture,
-        **_arguments(picture, target, background, weight, l1, dssim, alpha, huber, tolerance),
-        kept=kept if dssim > 0 else None,
+        **_arguments(picture, target, background, weight, factors),
+        kept=kept if kept.numel() else None,
         partial=None,
         losses=None,
         losses_gradient=gradient.contiguous(),
@@ -156,11 +149,7 @@ def _arguments(
     target: Tensor,
     background: Tensor,
     weight: Tensor | None,
-    l1: float,
-    dssim: float,
-    alpha: float,
-    huber: float,
-    tolerance: float,
+    factors: list[float],
 ) -> dict[str, Tensor | float | None]:
     pictures, height, width, _ = picture.shape
     return {
@@ -169,7 +158,7 @@ def _arguments(
         **background_arguments(background),
         "weight": weight,
         **{"pictures": pictures, "height": height, "width": width},
-        **{"l1": l1, "dssim": dssim, "alpha": alpha, "huber": huber, "tolerance": tolerance},
+        **dict(zip(_FACTORS, factors, strict=True)),
     }
 
 
@@ -179,11 +168,7 @@ def _(
     target: Tensor,
     background: Tensor,
     weight: Tensor | None,
-    l1: float,
-    dssim: float,
-    alpha: float,
-    huber: float,
-    tolerance: float,
+    factors: list[float],
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
     return picture.new_empty(4), picture.new_empty(_kept_shape(picture, keep))
@@ -197,11 +182,7 @@ def _(
     target: Tensor,
     background: Tensor,
     weight: Tensor | None,
-    l1: float,
-    dssim: float,
-    alpha: float,
-    huber: float,
-    tolerance: float,
+    factors: list[float],
 ) -> Tensor:
     return torch.empty_like(picture)
 
@@ -210,8 +191,7 @@ def _(
 
 
 def _setup_context(ctx: FunctionCtx, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    picture, target, background, weight, *factors, _ = inputs
-    ctx.factors = factors  # type: ignore[attr-defined]
+    picture, target, background, weight, ctx.factors, _ = inputs  # type: ignore[attr-defined]
     ctx.save_for_backward(output[1], picture, target, background, weight)
     # Else a gradient of zeros would be made for what is kept, as large as that is, only to be ignored.
     ctx.mark_non_differentiable(output[1])
@@ -220,9 +200,9 @@ def _setup_context(ctx: FunctionCtx, inputs: tuple[Any, ...], output: tuple[Tens
 
 def _differentiate(ctx: FunctionCtx, gradient: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     if gradient is None:
-        return (None,) * 10
-    by_picture = _loss_backward(gradient, *ctx.saved_tensors, *ctx.factors)  # type: ignore[attr-defined]
-    return (by_picture, *[None] * 9)
+        return (None,) * 6
+    by_picture = _loss_backward(gradient, *ctx.saved_tensors, ctx.factors)  # type: ignore[attr-defined]
+    return (by_picture, *[None] * 5)
 
 
 _loss.register_autograd(_differentiate, setup_context=_setup_context)
