@@ -16,16 +16,17 @@ _LIBRARY = torch.library.Library(_NAMESPACE, "FRAGMENT")
 
 
 class Operator:
-    """``torch.ops.being_rt.NAME``. Called like the function that it was made of; no argument is changed in place."""
+    """``torch.ops.being_rt.NAME``. Called with the function's arguments in order, none of which is changed in place."""
 
     def __init__(self, name: str, kernel: Callable[..., Any], schema: str | None) -> None:
         self._name = f"{_NAMESPACE}::{name}"
-        _LIBRARY.define(name + (schema or torch.library.infer_schema(kernel, mutates_args=())))
+        schema = schema or torch.library.infer_schema(kernel, mutates_args=())
+        _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
         _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
         self._call = getattr(getattr(torch.ops, _NAMESPACE), name).default
 
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
-        return self._call(*arguments, **named)
+    def __call__(self, *arguments: Any) -> Any:
+        return self._call(*arguments)
 
     def register_fake(self, function: Callable[..., Any]) -> None:
         """Say what shapes come out, as ``torch.library.register_fake`` wants it. Decorates."""
